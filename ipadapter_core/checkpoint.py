@@ -1,0 +1,119 @@
+"""Adapter files: read any published layout into one flat state dict, write safetensors with metadata."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+# Other names for the two groups, seen in published files.
+ALIASES = {"image_proj_model": "image_proj", "adapter_modules": "ip_adapter"}
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file's tensors by flat name, and what its metadata says."""
+
+    tensors: dict[str, Tensor]
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+def read_adapter(path: str | os.PathLike[str]) -> WeightsFile:
+    """Read an adapter of any published layout into flat keys `image_proj.*` and `ip_adapter.*`.
+
+    Raises ValueError as `read_weights` does, and when weights are not finite.
+    """
+    path = Path(path)
+    file = read_weights(path)
+    for key, value in file.tensors.items():
+        if value.is_floating_point() and not torch.isfinite(value.float()).all():
+            raise ValueError(f"{path.name} has NaN or infinite weights (in {key}): its training or download failed")
+    return WeightsFile({_canonical(key): value for key, value in file.tensors.items()}, file.metadata)
+
+
+def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
+    """Read named tensors from safetensors or a pickle; the format is told by content, not by name.
+
+    Pickles are read with `weights_only`, so no code in them runs.
+    Raises ValueError with one sentence when the file is empty, damaged, a web page, or a pickle with code in it.
+    """
+    path = Path(path)
+    with path.open("rb") as file:
+        head = file.read(64)
+    if not head:
+        raise ValueError(f"{path.name} is empty: download it again")
+    if head.lstrip().startswith(b"<"):
+        raise ValueError(f"{path.name} is a web page saved in place of the weights: download the file itself")
+    if head.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{path.name} is a Git LFS pointer, not the weights: fetch the file itself with git lfs pull")
+    is_pickle = head.startswith((b"PK", b"\x80"))
+    return _read_pickle(path) if is_pickle else _read_safetensors(path)
+
+
+def _canonical(key: str) -> str:
+    group, _, rest = key.partition(".")
+    return f"{ALIASES.get(group, group)}.{rest}" if rest else key
+
+
+def _read_safetensors(path: Path) -> WeightsFile:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+        return WeightsFile(load_file(path), metadata)
+    except safetensors.SafetensorError as error:
+        raise ValueError(
+            f"{path.name} is truncated or damaged, or no weights at all ({error}): download it again"
+        ) from error
+
+
+def _read_pickle(path: Path) -> WeightsFile:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path.name} holds more than weights, or is damaged, and was not loaded (nothing in it was run): "
+            "use the .safetensors file of the same adapter, or download it again"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path.name} is truncated or damaged: download it again") from error
+    return WeightsFile(_flatten(content, path))
+
+
+def _flatten(content: Any, path: Path) -> dict[str, Tensor]:
+    """{"image_proj": {...}, "ip_adapter": {...}} or a flat dict, to a flat dict of tensors."""
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path.name} holds a {type(content).__name__}, not named weights: choose an adapter file")
+    flat: dict[str, Tensor] = {}
+    for key, value in content.items():
+        if isinstance(value, Tensor):
+            flat[str(key)] = value
+        elif isinstance(value, Mapping):
+            flat.update({f"{key}.{name}": tensor for name, tensor in value.items() if isinstance(tensor, Tensor)})
+    return flat
+
+
+def write_adapter(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write an adapter as safetensors in the published layout, atomically: the old file stays until the new one is whole.
+
+    Raises OSError when the folder cannot be written or is full; the old file is then untouched.
+    """
+    path = Path(path)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        temporary = Path(file.name)
+    try:
+        save_file({key: value.detach().contiguous() for key, value in tensors.items()}, temporary, dict(metadata))
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

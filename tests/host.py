@@ -1,0 +1,39 @@
+"""A real ComfyUI in this process, and our pack loaded into it the way ComfyUI loads it."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).resolve().parent.parent
+COMFYUI = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".comfyui")
+
+
+@functools.cache
+def pack() -> ModuleType:
+    """Our pack as ComfyUI's loader makes it: one package with the nodes and its own copy of the core in it."""
+    if not (COMFYUI / "main.py").exists():
+        raise RuntimeError(f"no ComfyUI in {COMFYUI}: run make setup, or set COMFYUI_PATH")
+    sys.path.insert(0, str(COMFYUI))
+    import comfy.options
+
+    comfy.options.enable_args_parsing(False)
+    from comfy.cli_args import args
+
+    args.cpu = True
+    spec = importlib.util.spec_from_file_location("image_prompt_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    importlib.import_module("image_prompt_pack.nodes").folders.register()
+    return module
+
+
+def part(name: str) -> ModuleType:
+    """A module of the pack, by its name inside the pack, e.g. `nodes.patch`."""
+    return importlib.import_module(f"{pack().__name__}.{name}")
