@@ -26,7 +26,9 @@ class ImageKV(NamedTuple):
     mask: Tensor | None = None
 
 
-def decoupled_attention(q: Tensor, k: Tensor, v: Tensor, images: Iterable[ImageKV], text: Attend, image: Attend) -> Tensor:
+def decoupled_attention(
+    q: Tensor, k: Tensor, v: Tensor, images: Iterable[ImageKV], text: Attend, image: Attend
+) -> Tensor:
     """Attention(Q, K, V) + the sum over image prompts of mask * Attention(Q, K', V') (IP-Adapter, eq. 5 and 6).
 
     q: [B, N, D]; k, v: [B, T, D] of the text. `text` and `image` are the attentions to call, the host's own.

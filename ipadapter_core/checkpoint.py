@@ -103,8 +103,9 @@ def _flatten(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def write_adapter(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write an adapter as safetensors in the published layout, atomically: the old file stays until the new one is whole.
+    """Write an adapter as safetensors in the published layout, atomically.
 
+    The old file stays until the new one is whole.
     Raises OSError when the folder cannot be written or is full; the old file is then untouched.
     """
     path = Path(path)
@@ -114,6 +115,6 @@ def write_adapter(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], m
         save_file({key: value.detach().contiguous() for key, value in tensors.items()}, temporary, dict(metadata))
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -25,7 +25,11 @@ STRANGERS = [
     (r"^(vision_model|visual)\.", "an image encoder", "put it in models/clip_vision"),
     (r"^(first_stage_model|decoder|encoder)\.", "a VAE", "load it with Load VAE"),
     (r"^(text_model|transformer\.text_model)\.", "a text encoder", "load it with Load CLIP"),
-    (r"^(down_blocks|input_blocks|up_blocks|conv_in)", "a UNet without an adapter", "load it with Load Diffusion Model"),
+    (
+        r"^(down_blocks|input_blocks|up_blocks|conv_in)",
+        "a UNet without an adapter",
+        "load it with Load Diffusion Model",
+    ),
 ]
 
 
@@ -100,7 +104,9 @@ def _refuse_unsupported(shapes: Mapping[str, object], proj: Mapping[str, tuple[i
     elif "proj.0.weight" in proj or proj.get("proj_in.weight", (0, 0))[1] == 512:
         name = "FaceID portrait"
     if name:
-        raise ValueError(f"this file is a {name} adapter, a family that this version does not run: choose a base or plus adapter")
+        raise ValueError(
+            f"this file is a {name} adapter, a family that this version does not run: choose a base or plus adapter"
+        )
 
 
 def _some(keys: Mapping[str, object]) -> str:

@@ -12,9 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 SECTIONS = {"down": "input", "up": "output", "mid": "middle"}  # diffusers' word to ComfyUI's, in checkpoint order
-DIFFUSERS = re.compile(
-    r"^(down|up|mid)_blocks?\.(?:(\d+)\.)?attentions\.(\d+)\.transformer_blocks\.(\d+)\.attn2$"
-)
+DIFFUSERS = re.compile(r"^(down|up|mid)_blocks?\.(?:(\d+)\.)?attentions\.(\d+)\.transformer_blocks\.(\d+)\.attn2$")
 COMFYUI = re.compile(r"^(input|output|middle)_blocks?\.(\d+)\.(?:\d+\.)?transformer_blocks\.(\d+)\.attn2$")
 
 
@@ -83,7 +81,7 @@ def _from_comfyui(name: str, layers_per_block: int) -> tuple[int, int, int, int]
     place = list(SECTIONS.values()).index(section)
     if section == "middle":
         return place, 0, 0, depth
-    # input block 0 is the first convolution, and each level ends with a downsampling; an upward level has one more block
+    # Input block 0 is the first convolution, and each level ends with a downsampling; an upward level has one more.
     start = 1 if section == "input" else 0
     level, attention = divmod(number - start, layers_per_block + 1)
     return place, level, attention, depth

@@ -60,8 +60,8 @@ def square(image: Image.Image, size: int, crop: str = "centre") -> Image.Image:
 
 def _corner(width: int, height: int, size: int, crop: str) -> tuple[int, int]:
     """Left and top of the square; a side that the crop does not name is centred."""
-    left = {"left": 0, "right": width - size}.get(crop, int(round((width - size) / 2)))
-    top = {"top": 0, "bottom": height - size}.get(crop, int(round((height - size) / 2)))
+    left = {"left": 0, "right": width - size}.get(crop, round((width - size) / 2))
+    top = {"top": 0, "bottom": height - size}.get(crop, round((height - size) / 2))
     return left, top
 
 
@@ -81,6 +81,8 @@ def squares(pictures: Tensor, size: int, crop: str = "centre") -> Tensor:
     Raises ValueError for an empty batch or a picture without pixels.
     """
     if pictures.ndim != 4 or 0 in pictures.shape:
-        raise ValueError(f"the reference has no pixels (shape {tuple(pictures.shape)}): expected [batch, height, width, 3]")
+        raise ValueError(
+            f"the reference has no pixels (shape {tuple(pictures.shape)}): expected [batch, height, width, 3]"
+        )
     cut = [np.asarray(square(to_pil(picture), size, crop)) for picture in pictures]
     return torch.from_numpy(np.stack(cut)).float() / 255

@@ -6,7 +6,7 @@ width. Parameter names are those of the published files.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -64,7 +64,8 @@ class Resampler(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         states = self.proj_in(features)
         latents = self.latents.to(states).expand(len(states), -1, -1)
-        for attention, ff in self.layers:  # type: ignore[misc]
+        for layer in self.layers:
+            attention, ff = cast(nn.ModuleList, layer)
             latents = latents + attention(states, latents)
             latents = latents + ff(latents)
         return self.norm_out(self.proj_out(latents))

@@ -17,6 +17,7 @@ from . import folders
 
 CATEGORY = "image prompt"
 AdapterType = io.Custom("IMAGE_PROMPT_ADAPTER")
+log = logging.getLogger(__name__)
 
 
 class Adapter:
@@ -57,7 +58,9 @@ def load_adapter(path: Path) -> Adapter:
             raise ValueError(f"{path.name}: {error}") from error
         adapter = _alive[key] = Adapter(path.name, model, file.metadata)
         spec = adapter.spec
-        logging.info(f"{path.name}: {spec.family} adapter for {spec.base}, {spec.encoder}, {spec.num_tokens} image tokens")
+        logging.info(
+            f"{path.name}: {spec.family} adapter for {spec.base}, {spec.encoder}, {spec.num_tokens} image tokens"
+        )
     return adapter
 
 

@@ -112,8 +112,8 @@ APPLY_INPUTS = [
     ),
     io.Combo.Input(
         "combine", options=list(COMBINE), default=COMBINE[0], advanced=True,
-        tooltip="What a batch of references means: all at once ('concatenate'), their mean ('average'), or one for each "
-        "latent of the batch. For one picture (neutral) all are the same.",
+        tooltip="What a batch of references means: all at once ('concatenate'), their mean ('average'), or one for "
+        "each latent of the batch. For one picture (neutral) all are the same.",
     ),
     io.Mask.Input(
         "mask", optional=True,
@@ -130,10 +130,12 @@ class ApplyAdapter(io.ComfyNode):
             node_id="ImagePromptApply",
             display_name="Apply IP-Adapter",
             category=CATEGORY,
-            description="Makes a model follow an image prompt. Chain any number of them, in any order with ControlNet and LoRA.",
+            description="Makes a model follow an image prompt. Chain as many as you like, in any order with ControlNet and LoRA.",
             search_aliases=["ipadapter", "ip-adapter", "image prompt", "style transfer", "reference"],
             inputs=[
-                io.Model.Input("model", tooltip="A UNet model (SD1.5, SD2, SDXL) of the adapter's base, or any fine-tune of it."),
+                io.Model.Input(
+                    "model", tooltip="A UNet model (SD1.5, SD2, SDXL) of the adapter's base, or any fine-tune of it."
+                ),
                 AdapterType.Input("adapter", tooltip="From Load IP-Adapter."),
                 PromptType.Input("image_prompt", tooltip="From Encode Image Prompt."),
                 *APPLY_INPUTS,
@@ -156,14 +158,18 @@ class ImagePromptNode(io.ComfyNode):
             description="Loads adapter and encoder, encodes the picture and applies it: the common case in one node.",
             search_aliases=["ipadapter", "ip-adapter", "reference", "style transfer"],
             inputs=[
-                io.Model.Input("model", tooltip="A UNet model (SD1.5, SD2, SDXL) of the adapter's base, or any fine-tune of it."),
+                io.Model.Input(
+                    "model", tooltip="A UNet model (SD1.5, SD2, SDXL) of the adapter's base, or any fine-tune of it."
+                ),
                 io.Image.Input("image", tooltip="One reference picture or a batch of them."),
-                io.Combo.Input("adapter", options=folders.adapter_files(), tooltip="A file in models/ipadapter, of any name."),
+                io.Combo.Input(
+                    "adapter", options=folders.adapter_files(), tooltip="A file in models/ipadapter, of any name."
+                ),
                 io.Combo.Input(
                     "encoder",
                     options=folders.encoder_files() + TAGS,
-                    tooltip="The image encoder that the adapter was trained with: a file or folder in models/clip_vision, "
-                    "or an open_clip tag to download.",
+                    tooltip="The image encoder that the adapter was trained with: a file or folder in models/clip_vision, or "
+                    "an open_clip tag to download.",
                 ),
                 *ENCODE_INPUTS,
                 *APPLY_INPUTS,
@@ -179,7 +185,9 @@ class ImagePromptNode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model: Any, image: Tensor, adapter: str, encoder: str, crop: str, **settings: Any) -> io.NodeOutput:
+    def execute(
+        cls, model: Any, image: Tensor, adapter: str, encoder: str, crop: str, **settings: Any
+    ) -> io.NodeOutput:
         prompt = encode(load_encoder(encoder, AUTO), image, crop)
         loaded = load_adapter(folders.path_of(folders.ADAPTERS, adapter))
         return io.NodeOutput(apply_adapter(model, loaded, prompt, **settings))

@@ -98,7 +98,9 @@ def open_clip_config(architecture: str) -> dict[str, Any]:
     }
 
 
-def build_encoder(weights: dict[str, Tensor], known: Mapping[str, Any] | None = None) -> comfy.clip_vision.ClipVisionModel:
+def build_encoder(
+    weights: dict[str, Tensor], known: Mapping[str, Any] | None = None
+) -> comfy.clip_vision.ClipVisionModel:
     """ComfyUI's CLIP_VISION from weights in open_clip's or transformers' layout.
 
     known: what the weights do not tell (heads, activation), in transformers' words; None for the published encoders.
@@ -118,12 +120,18 @@ def _config(weights: Mapping[str, Tensor], known: Mapping[str, Any]) -> dict[str
     patches = weights.get("vision_model.embeddings.patch_embedding.weight")
     positions = weights.get("vision_model.embeddings.position_embedding.weight")
     if patches is None or positions is None or "visual_projection.weight" not in weights:
-        raise ValueError("no CLIP image encoder was found in it: expected open_clip's or transformers' CLIP with a projection")
+        raise ValueError(
+            "no CLIP image encoder was found in it: expected open_clip's or transformers' CLIP with a projection"
+        )
     width, channels, patch_size, _ = patches.shape
     if known.get("hidden_size", width) != width:
-        raise ValueError(f"the weights are {width} wide, the chosen architecture {known['hidden_size']}: choose {AUTO!r}")
+        raise ValueError(
+            f"the weights are {width} wide, the chosen architecture {known['hidden_size']}: choose {AUTO!r}"
+        )
     if "num_attention_heads" not in known and width not in HEADS:
-        raise ValueError(f"no published encoder is {width} wide: choose its architecture, or its folder with config.json")
+        raise ValueError(
+            f"no published encoder is {width} wide: choose its architecture, or its folder with config.json"
+        )
     layers = {key.split(".")[3] for key in weights if key.startswith("vision_model.encoder.layers.")}
     return {
         "model_type": "clip_vision_model",
@@ -158,22 +166,23 @@ class LoadEncoder(io.ComfyNode):
             node_id="ImagePromptLoadEncoder",
             display_name="Load Image Encoder",
             category=CATEGORY,
-            description="Loads a CLIP image encoder: open_clip's or transformers', a file, a folder, or a tag to download.",
+            description="Loads a CLIP image encoder, open_clip's or transformers': a file, a folder, or a tag to download.",
             search_aliases=["clip vision", "open_clip", "image encoder"],
             inputs=[
                 io.Combo.Input(
                     "weights",
                     options=folders.encoder_files() + TAGS,
-                    tooltip="A file or transformers folder in models/clip_vision, or an open_clip tag, which is downloaded "
-                    "once. Most adapters for SD1.5, and the SDXL ones named vit-h, need ViT-H/14; the other SDXL ones ViT-bigG/14.",
+                    tooltip="A file or transformers folder in models/clip_vision, or an open_clip tag, which is "
+                    "downloaded once. Most adapters for SD1.5, and the SDXL ones named vit-h, need ViT-H/14; the other "
+                    "SDXL ones ViT-bigG/14.",
                 ),
                 io.Combo.Input(
                     "architecture",
                     options=[AUTO, *ARCHITECTURES],
                     default=AUTO,
                     advanced=True,
-                    tooltip="open_clip's name of the architecture. 'auto' (neutral) is right for published encoders; choose "
-                    "ViT-L-14 for a ViT-L that was trained by open_clip with GELU.",
+                    tooltip="open_clip's name of the architecture. 'auto' (neutral) is right for published encoders; "
+                    "choose ViT-L-14 for a ViT-L that was trained by open_clip with GELU.",
                 ),
             ],
             outputs=[io.ClipVision.Output(display_name="encoder")],

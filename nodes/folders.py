@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import folder_paths
@@ -13,7 +12,7 @@ ENCODERS = "clip_vision"
 
 def register() -> None:
     """Make `models/ipadapter` known to ComfyUI, beside any folder that its extra paths name."""
-    folder_paths.add_model_folder_path(ADAPTERS, os.path.join(folder_paths.models_dir, ADAPTERS))
+    folder_paths.add_model_folder_path(ADAPTERS, str(Path(folder_paths.models_dir, ADAPTERS)))
 
 
 def adapter_files() -> list[str]:

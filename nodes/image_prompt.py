@@ -92,7 +92,9 @@ class EncodeImagePrompt(io.ComfyNode):
             search_aliases=["clip vision encode", "ipadapter encoder", "reference"],
             inputs=[
                 io.ClipVision.Input("encoder", tooltip="The image encoder that the adapter was trained with."),
-                io.Image.Input("image", tooltip="One reference picture or a batch of them. Transparent parts become white."),
+                io.Image.Input(
+                    "image", tooltip="One reference picture or a batch of them. Transparent parts become white."
+                ),
                 *ENCODE_INPUTS,
                 io.Mask.Input(
                     "mask",

@@ -115,7 +115,9 @@ def apply(model: Any, reference: Reference, table: list[Layer]) -> Any:
     blocks = [layer.block for layer in table]
     for layer in table:
         if layer.index in reference.layer_weights:
-            _patch_layer(clone, layer, len(before.references), sum(block[:2] == layer.block[:2] for block in blocks) == 1)
+            _patch_layer(
+                clone, layer, len(before.references), sum(block[:2] == layer.block[:2] for block in blocks) == 1
+            )
     return clone
 
 

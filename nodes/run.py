@@ -1,7 +1,7 @@
 """Around a run of the sampler: image prompts become K' and V', and every forward pass gets its tensors.
 
-`outer_sample` computes K' and V' before the base model is loaded and releases the adapter; `sampler_sample` learns which
-conditioning is conditional; `apply_model` lays out the tensors of one forward pass in `transformer_options`, outside of
+`outer_sample` computes K' and V' before the base model is loaded and releases the adapter; `sampler_sample` learns
+which conditioning is conditional; `apply_model` lays out the tensors of one forward pass in `transformer_options`, outside of
 what a compiled model compiles.
 """
 
@@ -64,19 +64,29 @@ class Tensors:
     mask: Tensor | None
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A reference in a run of the sampler. kv: by role (conditional or not) and checkpoint index, [rows, T, D] each."""
+
+    reference: Reference
+    kv: Mapping[bool, Mapping[int, tuple[Tensor, Tensor]]]
+    start_sigma: float
+    end_sigma: float
+
+
 @dataclass
-class _State:
-    """One run of the sampler. `references`: by position, K' and V' as [rows, T, D] for each role."""
+class State:
+    """One run of the sampler: what is known of it, and the tensors made so far."""
 
     latent_shape: tuple[int, ...]
-    references: list[tuple[Reference, dict[bool, dict[int, tuple[Tensor, Tensor]]], tuple[float, float]]]
+    prepared: list[Prepared]
     chunks: dict[uuid.UUID, Chunk] = field(default_factory=dict)
     sigma: float | None = None
     made: dict[Any, dict[int, Tensors]] = field(default_factory=dict)
 
     @property
     def has_range(self) -> bool:
-        return any(reference.start_percent > 0 or reference.end_percent < 1 for reference, _, _ in self.references)
+        return any(p.reference.start_percent > 0 or p.reference.end_percent < 1 for p in self.prepared)
 
 
 class ImageRun:
@@ -89,24 +99,28 @@ class ImageRun:
         """Before the base is loaded: load each adapter, compute K' and V', release it."""
         guider = executor.class_obj
         model = guider.model_patcher
-        sampling = model.get_model_object("model_sampling")
-        references = []
-        for reference in self.references:
-            sigmas = (
-                float(sampling.percent_to_sigma(reference.start_percent)),
-                float(sampling.percent_to_sigma(reference.end_percent)),
+        dtype = model.model.get_dtype_inference()
+        to_sigma = model.get_model_object("model_sampling").percent_to_sigma
+        prepared = [
+            Prepared(
+                reference,
+                keys_values(reference, model.load_device, dtype),
+                float(to_sigma(reference.start_percent)),
+                float(to_sigma(reference.end_percent)),
             )
-            kv = keys_values(reference, model.load_device, model.model.get_dtype_inference())
-            references.append((reference, kv, sigmas))
-        guider.model_options["transformer_options"][KEY] = _State(tuple(noise.shape), references)
+            for reference in self.references
+        ]
+        guider.model_options["transformer_options"][KEY] = State(tuple(noise.shape), prepared)
         return executor(noise, *args, **kwargs)
 
-    def sampler_sample(self, executor: Any, guider: Any, sigmas: Tensor, extra_args: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    def sampler_sample(
+        self, executor: Any, guider: Any, sigmas: Tensor, extra_args: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
         """Give every conditioning an id of its own, and remember its role and area.
 
         Areas copy a positive conditioning, its id included, into the negative list: only now are the lists final.
         """
-        state: _State = extra_args["model_options"]["transformer_options"][KEY]
+        state: State = extra_args["model_options"]["transformer_options"][KEY]
         named = {}
         for name, conditionings in guider.conds.items():
             named[name] = [{**conditioning, "uuid": uuid.uuid4()} for conditioning in conditionings]
@@ -116,9 +130,11 @@ class ImageRun:
         guider.conds = named
         return executor(guider, sigmas, extra_args, *args, **kwargs)
 
-    def predict_noise(self, executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+    def predict_noise(
+        self, executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
         """Read the step's sigma, once a step and only where a reference starts late or ends early."""
-        state: _State = model_options["transformer_options"][KEY]
+        state: State = model_options["transformer_options"][KEY]
         if state.has_range:
             state.sigma = timestep.flatten()[0].item()
         return executor(x, timestep, model_options, *args, **kwargs)
@@ -128,12 +144,14 @@ class ImageRun:
         transformer_options: Mapping[str, Any] = {}, **kwargs: Any,
     ) -> Any:  # fmt: skip
         """Hand a forward pass the tensors of its chunks."""
-        options = {**transformer_options, IMAGES: _tensors(transformer_options[KEY], x, transformer_options)}
+        options = {**transformer_options, IMAGES: tensors_of(transformer_options[KEY], x, transformer_options)}
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
 
 
 @torch.no_grad()
-def keys_values(reference: Reference, device: torch.device, dtype: torch.dtype) -> dict[bool, dict[int, tuple[Tensor, Tensor]]]:
+def keys_values(
+    reference: Reference, device: torch.device, dtype: torch.dtype
+) -> dict[bool, dict[int, tuple[Tensor, Tensor]]]:
     """K' and V' [rows, T, D] of a reference, for the conditional role (True) and the unconditional one, weights in V'.
 
     The adapter is loaded for this and released, so that no weight of it is held while the base runs.
@@ -141,7 +159,9 @@ def keys_values(reference: Reference, device: torch.device, dtype: torch.dtype) 
     adapter = reference.adapter
     comfy.model_management.load_models_gpu([adapter.patcher])
     try:
-        features, unconditional = (x.to(adapter.patcher.load_device) for x in (reference.features, reference.unconditional))
+        features, unconditional = (
+            x.to(adapter.patcher.load_device) for x in (reference.features, reference.unconditional)
+        )
         if reference.combine == "average":
             features = features.mean(0, keepdim=True)
         tokens = adapter.model.image_tokens(features)
@@ -160,30 +180,39 @@ def keys_values(reference: Reference, device: torch.device, dtype: torch.dtype) 
         comfy.model_management.unload_model_and_clones(adapter.patcher)
 
 
-def _tensors(state: _State, x: Tensor, options: Mapping[str, Any]) -> dict[int, Tensors]:
+def tensors_of(state: State, x: Tensor, options: Mapping[str, Any]) -> dict[int, Tensors]:
     """The tensors of one forward pass by reference, made once for each different batch of chunks in a run."""
     chunks = tuple(state.chunks.get(key, Chunk(False, None)) for key in options["uuids"])
     rows = _rows(options, x.shape[0] // len(chunks))
     active = tuple(
         position
-        for position, (_, _, (start, end)) in enumerate(state.references)
-        if state.sigma is None or end <= state.sigma <= start
+        for position, prepared in enumerate(state.prepared)
+        if state.sigma is None or prepared.end_sigma <= state.sigma <= prepared.start_sigma
     )
-    key = (chunks, rows, active, x.device, x.shape)
+    key = (chunks, rows, active, x.device)
     if key not in state.made:
         state.made[key] = {
-            position: Tensors(
-                {
-                    index: tuple(torch.cat([_pick(kv[chunk.is_conditional][index][part], rows) for chunk in chunks]).to(x.device)
-                                 for part in (0, 1))
-                    for index in reference.layer_weights
-                },
-                None if reference.mask is None else _chunk_masks(reference.mask, state.latent_shape, chunks, rows).to(x.device),
-            )
-            for position, (reference, kv, _) in enumerate(state.references)
-            if position in active
-        }  # fmt: skip
+            position: _lay_out(state.prepared[position], chunks, rows, state.latent_shape, x.device)
+            for position in active
+        }
     return state.made[key]
+
+
+def _lay_out(
+    prepared: Prepared,
+    chunks: tuple[Chunk, ...],
+    rows: tuple[int, ...],
+    latent_shape: tuple[int, ...],
+    device: torch.device,
+) -> Tensors:
+    def batch(index: int, part: int) -> Tensor:
+        return torch.cat([_pick(prepared.kv[chunk.is_conditional][index][part], rows) for chunk in chunks]).to(device)
+
+    mask = prepared.reference.mask
+    return Tensors(
+        {index: (batch(index, 0), batch(index, 1)) for index in prepared.reference.layer_weights},
+        None if mask is None else _chunk_masks(mask, latent_shape, chunks, rows).to(device),
+    )
 
 
 def _rows(options: Mapping[str, Any], count: int) -> tuple[int, ...]:
@@ -199,7 +228,9 @@ def _pick(values: Tensor, rows: tuple[int, ...]) -> Tensor:
     return values[[row % len(values) for row in rows]]
 
 
-def _chunk_masks(mask: Tensor, latent_shape: tuple[int, ...], chunks: tuple[Chunk, ...], rows: tuple[int, ...]) -> Tensor:
+def _chunk_masks(
+    mask: Tensor, latent_shape: tuple[int, ...], chunks: tuple[Chunk, ...], rows: tuple[int, ...]
+) -> Tensor:
     """A mask [M, h, w] cut to the area of each chunk: [B, 1, h, w] in latent pixels."""
     whole = F.interpolate(rearrange(mask, "m h w -> m 1 h w").float(), latent_shape[-2:], mode="area")
     whole = _pick(whole, rows)

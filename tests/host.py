@@ -25,7 +25,9 @@ def pack() -> ModuleType:
     from comfy.cli_args import args
 
     args.cpu = True
-    spec = importlib.util.spec_from_file_location("image_prompt_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    spec = importlib.util.spec_from_file_location(
+        "image_prompt_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
