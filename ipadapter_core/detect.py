@@ -18,18 +18,16 @@ class HasShape(Protocol):
 
 # What people put in place of an adapter: (a key's pattern, what it is, what to do).
 STRANGERS = [
-    (r"^ip_adapter_proj_model\.|double_blocks\.", "a FLUX adapter", "this pack runs adapters for UNet models"),
-    (r"^(lora_|lycoris_)|\.lora_(up|down|A|B)\.|\.lora\.", "a LoRA", "load it with ComfyUI's LoRA loader"),
+    (r"^ip_adapter_proj_model\.", "a FLUX adapter", "this pack runs adapters for UNet models"),
+    (r"^(lora_|lycoris_)|[._]lora\d?[._](up|down|A|B)\.", "a LoRA", "load it with ComfyUI's LoRA loader"),
     (r"^model\.diffusion_model\.|^cond_stage_model\.", "a full checkpoint", "load it with Load Checkpoint"),
     (r"^control_model\.|controlnet_|zero_convs\.|^controlnet", "a ControlNet", "load it with Load ControlNet Model"),
+    (r"^(adapter\.)?body\.0\.", "a T2I-Adapter", "load it with Load ControlNet Model"),
     (r"^(vision_model|visual)\.", "an image encoder", "put it in models/clip_vision"),
     (r"^(first_stage_model|decoder|encoder)\.", "a VAE", "load it with Load VAE"),
     (r"^(text_model|transformer\.text_model)\.", "a text encoder", "load it with Load CLIP"),
-    (
-        r"^(down_blocks|input_blocks|up_blocks|conv_in)",
-        "a UNet without an adapter",
-        "load it with Load Diffusion Model",
-    ),
+    (r"^(double|joint|transformer)_blocks\.", "a diffusion transformer", "load it with Load Diffusion Model"),
+    (r"^(input_blocks|down_blocks|up_blocks|conv_in)", "a UNet alone", "load it with Load Diffusion Model"),
 ]
 
 
@@ -44,8 +42,8 @@ def detect(state_dict: Mapping[str, HasShape]) -> AdapterSpec:
     context_dim = shapes[f"ip_adapter.{layers[0]}.to_k_ip.weight"][1]
     proj = {key.removeprefix("image_proj."): shape for key, shape in shapes.items() if key.startswith("image_proj.")}
 
-    _refuse_unsupported(shapes, proj)
-    if "latents" in proj and "proj_in.weight" in proj:
+    _refuse_unsupported(shapes, proj, layers)
+    if {"latents", "proj_in.weight", "layers.0.0.to_q.weight", "layers.0.1.1.weight"} <= proj.keys():
         _, num_tokens, width = proj["latents"]
         return AdapterSpec(
             family="plus",
@@ -95,9 +93,13 @@ def _what_it_is_instead(keys: Mapping[str, object]) -> str:
     )
 
 
-def _refuse_unsupported(shapes: Mapping[str, object], proj: Mapping[str, tuple[int, ...]]) -> None:
+def _refuse_unsupported(
+    shapes: Mapping[str, object], proj: Mapping[str, tuple[int, ...]], layers: tuple[int, ...]
+) -> None:
     name = None
-    if any("_lora." in key for key in shapes) or any(key.startswith("perceiver_resampler.") for key in proj):
+    if any(index % 2 == 0 for index in layers):  # a UNet's cross-attention is odd; transformers count on without gaps
+        name = "FLUX or SD3.5"
+    elif any("_lora." in key for key in shapes) or any(key.startswith("perceiver_resampler.") for key in proj):
         name = "FaceID"
     elif "proj.0.weight" in proj and "proj.3.weight" in proj:
         name = "full-face"
