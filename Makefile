@@ -1,0 +1,34 @@
+# Everything here works from a fresh clone without a step by hand; a second call reuses what is there.
+PYTHON ?= python3
+# The torch build that fits the platform, e.g. TORCH="torch torchvision --index-url URL-of-a-CUDA-build".
+TORCH ?= torch==2.14.1 torchvision==0.29.1
+
+BIN := .venv/bin
+STAMP := .venv/.complete
+
+.PHONY: setup demo test bench lint
+
+setup: $(STAMP)
+
+# torchaudio and DeepSpeed are installed apart, so that neither moves torch nor compiles kernels.
+$(STAMP): pyproject.toml requirements.txt demo/comfyui.py
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install $(TORCH)
+	$(BIN)/pip install --no-deps torchaudio==2.11.0
+	$(BIN)/python demo/comfyui.py --requirements .venv/comfyui-requirements.txt
+	$(BIN)/pip install -r .venv/comfyui-requirements.txt setuptools wheel ninja -e '.[trainer,test]'
+	DS_BUILD_OPS=0 $(BIN)/pip install --no-build-isolation deepspeed==0.19.8
+	touch $@
+
+demo: setup
+	$(BIN)/python -m demo
+
+test: setup
+	$(BIN)/pytest
+
+bench: setup
+	set -e; for script in bench/*.py; do $(BIN)/python $$script --check; done
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/mypy
