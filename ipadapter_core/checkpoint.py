@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
-import tempfile
-import zipfile
+import struct
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,11 +13,26 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 # Other names for the two groups, seen in published files.
 ALIASES = {"image_proj_model": "image_proj", "adapter_modules": "ip_adapter"}
+MAX_HEADER = 100_000_000  # bytes, the limit of the safetensors format
+# What torch's unpickler raises on a damaged file, found by cutting files and changing bytes.
+DAMAGED = (
+    RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, struct.error,
+)  # fmt: skip
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+)
 
 
 @dataclass(frozen=True)
@@ -52,12 +67,18 @@ def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
         head = file.read(64)
     if not head:
         raise ValueError(f"{path.name} is empty: download it again")
+    if _is_safetensors(head):
+        return _read_safetensors(path)
     if head.lstrip().startswith(b"<"):
         raise ValueError(f"{path.name} is a web page saved in place of the weights: download the file itself")
     if head.startswith(b"version https://git-lfs"):
         raise ValueError(f"{path.name} is a Git LFS pointer, not the weights: fetch the file itself with git lfs pull")
-    is_pickle = head.startswith((b"PK", b"\x80"))
-    return _read_pickle(path) if is_pickle else _read_safetensors(path)
+    return _read_pickle(path) if head.startswith((b"PK", b"\x80")) else _read_safetensors(path)
+
+
+def _is_safetensors(head: bytes) -> bool:
+    """Safetensors begin with the length of a JSON header, so their first bytes may be any, a pickle's or "<" too."""
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < MAX_HEADER
 
 
 def _canonical(key: str) -> str:
@@ -78,13 +99,14 @@ def _read_safetensors(path: Path) -> WeightsFile:
 
 def _read_pickle(path: Path) -> WeightsFile:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # by path, torch goes by the name's ending
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path.name} holds more than weights, or is damaged, and was not loaded (nothing in it was run): "
             "use the .safetensors file of the same adapter, or download it again"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except DAMAGED as error:
         raise ValueError(f"{path.name} is truncated or damaged: download it again") from error
     return WeightsFile(_flatten(content, path))
 
@@ -109,12 +131,13 @@ def write_adapter(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], m
     Raises OSError when the folder cannot be written or is full; the old file is then untouched.
     """
     path = Path(path)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        temporary = Path(file.name)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    data = save({key: value.detach().contiguous() for key, value in tensors.items()}, dict(metadata))
     try:
-        save_file({key: value.detach().contiguous() for key, value in tensors.items()}, temporary, dict(metadata))
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
