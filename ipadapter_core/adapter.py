@@ -34,7 +34,8 @@ class IPAdapter(nn.Module):
 
     def keys_values(self, tokens: Tensor, layers: Iterable[int] | None = None) -> dict[int, tuple[Tensor, Tensor]]:
         """Image tokens [B, T, C] to K' and V' [B, T, D] of all layers or some, by checkpoint index."""
-        return {index: self.ip_adapter[str(index)](tokens) for index in (layers or self.spec.layers)}
+        layers = self.spec.layers if layers is None else layers
+        return {index: self.ip_adapter[str(index)](tokens) for index in layers}
 
 
 def layer_widths(tensors: Mapping[str, Any], spec: AdapterSpec) -> dict[int, int]:
