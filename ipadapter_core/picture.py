@@ -25,7 +25,9 @@ def to_pil(picture: Tensor) -> Image.Image:
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """RGB of any Pillow image; where it is transparent, white shows."""
+    """RGB of any Pillow image, 16 bit grey included; where it is transparent, white shows."""
+    if image.mode.startswith("I"):  # Pillow would cut 16 bits at 255, that is, to white
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
     if not image.has_transparency_data:
         return image.convert("RGB")
     rgba = image.convert("RGBA")
