@@ -27,12 +27,10 @@ def test_image_tokens(name):
     shapes = {key: value for key, value in published.LAYOUTS[name].items() if key.startswith("image_proj.")}
     tensors = published.filled(shapes)
     weights = oracles.group(tensors, "image_proj")
-    ours = build_projection(spec)
-    ours.load_state_dict(weights)
+    ours = build_projection(spec, device="meta")
+    ours.load_state_dict(weights, assign=True)
     package = oracles.package_projection(tensors)
-    diffusers = UNet2DConditionLoadersMixin()._convert_ip_adapter_image_proj_to_diffusers(
-        weights, low_cpu_mem_usage=False
-    )
+    diffusers = UNet2DConditionLoadersMixin()._convert_ip_adapter_image_proj_to_diffusers(weights)
     for kind in ("random", "zero"):
         given = features(spec, kind)
         tokens = ours(given)
