@@ -216,10 +216,11 @@ def _lay_out(
 
 
 def _rows(options: Mapping[str, Any], count: int) -> tuple[int, ...]:
-    """Which latents of the whole batch a chunk holds: all, or a context window's."""
+    """Which latents of the whole batch a chunk holds: all, or a context window's (with the one before it, if added)."""
     window = options.get("context_window")
     if window is not None and window.dim == 0:
-        return tuple(window.index_list)
+        anchor = getattr(window, "causal_anchor_index", None)
+        return (*(() if anchor is None else (anchor,)), *window.index_list)
     indices = (options.get("ad_params") or {}).get("sub_idxs")  # AnimateDiff-Evolved's windows
     return tuple(indices) if indices is not None else tuple(range(count))
 

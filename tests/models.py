@@ -1,0 +1,206 @@
+"""Models of real shape with seeded random weights, the same weights in ComfyUI's model code and in diffusers'."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import Any
+
+import host
+import torch
+from torch import Tensor
+
+core = host.part("ipadapter_core")
+
+import comfy.clip_vision  # noqa: E402  (ComfyUI is on the path only after the pack is loaded)
+import comfy.ldm.modules.diffusionmodules.openaimodel as openaimodel  # noqa: E402, F401
+import comfy.model_management  # noqa: E402
+import comfy.model_patcher  # noqa: E402
+import comfy.sample  # noqa: E402
+import comfy.samplers  # noqa: E402
+import comfy.supported_models  # noqa: E402
+import comfy.utils  # noqa: E402
+from diffusers import UNet2DConditionModel  # noqa: E402
+
+COMMON = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "dtype": torch.float32,
+    "legacy": False,
+    "use_checkpoint": False,
+    "use_spatial_transformer": True,
+    "use_temporal_attention": False,
+    "use_temporal_resblock": False,
+}
+# ComfyUI's configurations, as its detection finds them in published checkpoints.
+SD15 = COMMON | {
+    "model_channels": 320,
+    "num_res_blocks": [2, 2, 2, 2],
+    "channel_mult": [1, 2, 4, 4],
+    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
+    "transformer_depth_middle": 1,
+    "use_linear_in_transformer": False,
+    "context_dim": 768,
+    "adm_in_channels": None,
+    "num_heads": 8,
+    "num_head_channels": -1,
+}
+SDXL = COMMON | {
+    "model_channels": 320,
+    "num_res_blocks": [2, 2, 2],
+    "channel_mult": [1, 2, 4],
+    "transformer_depth": [0, 0, 2, 2, 10, 10],
+    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+    "transformer_depth_middle": 10,
+    "use_linear_in_transformer": True,
+    "context_dim": 2048,
+    "adm_in_channels": 2816,
+    "num_classes": "sequential",
+    "num_heads": -1,
+    "num_head_channels": 64,
+}
+
+
+@functools.cache
+def diffusers_unet(base: str = "SD15", channels: int = 320, seed: int = 0) -> UNet2DConditionModel:
+    """diffusers' UNet of SD1.5 or SDXL with its levels scaled to `channels`, seeded random weights, fp32."""
+    torch.manual_seed(seed)
+    if base == "SD15":
+        unet = UNet2DConditionModel(
+            block_out_channels=tuple(channels * m for m in (1, 2, 4, 4)), cross_attention_dim=768, attention_head_dim=8
+        )
+    else:
+        unet = UNet2DConditionModel(
+            block_out_channels=tuple(channels * m for m in (1, 2, 4)),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 2, 10),
+            attention_head_dim=tuple(channels * m // 64 for m in (1, 2, 4)),
+            cross_attention_dim=2048,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=256,
+            projection_class_embeddings_input_dim=2816,
+        )
+    return unet.eval().requires_grad_(False)
+
+
+@functools.cache
+def comfy_model(base: str = "SD15", channels: int = 320, seed: int = 0) -> comfy.model_patcher.ModelPatcher:
+    """ComfyUI's MODEL that shares the tensors of `diffusers_unet`."""
+    config = copy.deepcopy(SD15 if base == "SD15" else SDXL) | {"model_channels": channels}
+    supported = comfy.supported_models.SD15 if base == "SD15" else comfy.supported_models.SDXL
+    model_config = supported(config)
+    model_config.unet_config = config
+    model = model_config.get_model({}, device="meta")
+    ours = diffusers_unet(base, channels, seed).state_dict()
+    names = comfy.utils.unet_to_diffusers(config)
+    weights = {names[key]: value for key, value in ours.items()}
+    model.diffusion_model.load_state_dict(weights, strict=True, assign=True)
+    device = comfy.model_management.get_torch_device()
+    return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=torch.device("cpu"))
+
+
+def adapter_weights(family: str, model: Any, seed: int = 1, num_tokens: int | None = None) -> dict[str, Tensor]:
+    """Seeded random weights of an adapter for `model` in the published layout: base (ViT-H pooled) or plus (ViT-H)."""
+    table = host.part("nodes.patch").cross_attention(model)
+    unet = model.model.diffusion_model
+    to_k = {layer.index: unet.get_submodule(layer.comfyui).to_k for layer in table}
+    context = to_k[1].in_features
+    if family == "base":
+        shape = core.LinearProjection()
+        spec = core.AdapterSpec("base", "pooled", 1024, context, num_tokens or 4, tuple(sorted(to_k)), shape)
+    else:
+        width = 768 if context == 768 else 1280
+        shape = core.ResamplerProjection(width=width, depth=4, num_heads=width // 64, ff_width=4 * width)
+        spec = core.AdapterSpec("plus", "penultimate", 1280, context, num_tokens or 16, tuple(sorted(to_k)), shape)
+    torch.manual_seed(seed)
+    adapter = core.IPAdapter(spec, {index: module.out_features for index, module in to_k.items()})
+    for value in adapter.ip_adapter.parameters():
+        torch.nn.init.normal_(value, std=2 * context**-0.5)  # strong enough to be seen in the prediction
+    return adapter.requires_grad_(False).state_dict()
+
+
+def loaded_adapter(weights: dict[str, Tensor], name: str = "adapter.safetensors") -> Any:
+    """The nodes' adapter from weights, through the same code as a file's."""
+    import comfy.ops
+
+    return host.part("nodes.adapters").Adapter(name, core.build_adapter(weights, comfy.ops.manual_cast), {})
+
+
+class Features:
+    """An image prompt with given features in place of an encoder's, for tests that are not about encoders."""
+
+    def __init__(self, pooled: Tensor, penultimate: Tensor, uncond_penultimate: Tensor | None = None) -> None:
+        self.cond = {"pooled": pooled, "penultimate": penultimate}
+        self.uncond = {"pooled": torch.zeros_like(pooled[:1]), "penultimate": uncond_penultimate}
+
+    @staticmethod
+    def random(pictures: int = 1, seed: int = 2, tokens: int = 257) -> Features:
+        generator = torch.Generator().manual_seed(seed)
+        pooled, penultimate, zero = (
+            torch.randn(shape, generator=generator)
+            for shape in ((pictures, 1024), (pictures, tokens, 1280), (1, tokens, 1280))
+        )
+        return Features(pooled, penultimate, zero)
+
+    def features(self, feature: str) -> Tensor:
+        return self.cond[feature]
+
+    def unconditional(self, feature: str) -> Tensor:
+        return self.uncond[feature]
+
+
+def apply(model: Any, weights: dict[str, Tensor] | Any, prompt: Any, *args: Any, **kwargs: Any) -> Any:
+    """Apply IP-Adapter as the node does; `weights` may be an adapter that is loaded."""
+    adapter = loaded_adapter(weights) if isinstance(weights, dict) else weights
+    return host.part("nodes.apply").apply_adapter(model, adapter, prompt, *args, **kwargs)
+
+
+def text(seed: int, context: int = 768, tokens: int = 77, pooled: int | None = None, **values: Any) -> list[Any]:
+    """A CONDITIONING of random text states; seed 0 is the empty text's stand-in, zeros."""
+    generator = torch.Generator().manual_seed(seed)
+    states = torch.randn(1, tokens, context, generator=generator) * (seed != 0)
+    extra = {"pooled_output": torch.randn(1, pooled, generator=generator)} if pooled else {}
+    return [[states, extra | values]]
+
+
+def sample(model: Any, positive: Any, negative: Any, cfg: float = 7.5, steps: int = 3, size: tuple[int, int] = (16, 16),
+           sampler: str = "euler", scheduler: str = "normal", seed: int = 3, batch: int = 1) -> Tensor:  # fmt: skip
+    """A run of ComfyUI's sampler on an empty latent of `size` latent pixels."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(batch, 4, *size, generator=generator)
+    with torch.inference_mode():
+        return comfy.sample.sample(
+            model, noise, steps, cfg, sampler, scheduler, positive, negative, torch.zeros_like(noise), seed=seed,
+            disable_pbar=True,
+        )  # fmt: skip
+
+
+class Calls:
+    """Records what the UNet was called with and gave, one entry for each forward pass."""
+
+    def __init__(self, model: Any) -> None:
+        self.entries: list[dict[str, Any]] = []
+        self.unet = model.model.diffusion_model
+
+    def __enter__(self) -> list[dict[str, Any]]:
+        def record(_: Any, args: Any, kwargs: Any, output: Tensor) -> None:
+            options = kwargs["transformer_options"]
+            self.entries.append(
+                {"x": args[0], "t": args[1], "context": kwargs["context"], "y": kwargs.get("y"), "output": output,
+                 "roles": options["cond_or_uncond"], "options": options, "control": kwargs.get("control")}
+            )  # fmt: skip
+
+        self.handle = self.unet.register_forward_hook(record, with_kwargs=True)
+        return self.entries
+
+    def __exit__(self, *_: Any) -> None:
+        self.handle.remove()
+
+
+def relative(ours: Tensor, reference: Tensor) -> float:
+    """max |difference| / max |reference|."""
+    return ((ours.double() - reference.double()).abs().max() / reference.double().abs().max()).item()
