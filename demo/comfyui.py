@@ -1,6 +1,6 @@
 """Find a real ComfyUI, or fetch one. Standard library only, so that it runs before anything is installed.
 
-`python demo/comfyui.py` prints where it is; `--requirements FILE` also writes what it requires, torch's packages excepted.
+`python demo/comfyui.py` prints where it is; `--requirements FILE` also writes what it requires, less torch's packages.
 """
 
 from __future__ import annotations

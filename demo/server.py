@@ -24,7 +24,6 @@ import torch
 from demo.comfyui import ROOT
 
 Progress = Callable[[str, dict[str, Any]], None]
-STOPPED = {"execution_success", "execution_error", "execution_interrupted"}
 
 
 class ServerError(RuntimeError):
@@ -161,13 +160,14 @@ class Server:
             content = message.json()
             kind, data = content["type"], content["data"]
             progress(kind, data)
-            if kind not in STOPPED or data["prompt_id"] != prompt_id:
+            if data.get("prompt_id") != prompt_id:
                 continue
-            if kind == "execution_success":
-                return
             if kind == "execution_error":
                 raise ServerError(f"{data['node_type']} (node {data['node_id']}): {data['exception_message'].strip()}")
-            raise ServerError("the prompt was interrupted")
+            if kind == "execution_interrupted":
+                raise ServerError("the prompt was interrupted")
+            if kind == "executing" and data["node"] is None:
+                return  # only now it is in the history
         raise ServerError(f"ComfyUI ended while it ran:\n{self.log[-3000:]}")
 
 

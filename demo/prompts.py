@@ -1,0 +1,45 @@
+"""The API forms of workflows/, and smaller versions of them for machines without a GPU."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+from demo.comfyui import ROOT
+
+Prompt = dict[str, Any]
+FOLDER = ROOT / "workflows"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+
+
+def workflow(name: str) -> dict[str, Any]:
+    """A workflow in page format, as the page shows it and saved pictures carry it."""
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def prompt(name: str) -> Prompt:
+    """The same in API form, as /prompt takes it."""
+    return json.loads((FOLDER / "api" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def inputs_of(content: Prompt, kind: str) -> dict[str, Any]:
+    """The inputs of the one node of a kind, to read or to change. Raises ValueError when there is not exactly one."""
+    found = [node["inputs"] for node in content.values() if node["class_type"] == kind]
+    if len(found) != 1:
+        raise ValueError(f"the prompt has {len(found)} nodes of kind {kind}, expected 1")
+    return found[0]
+
+
+def smaller(content: Prompt, size: int, steps: int) -> Prompt:
+    """A copy with latents of `size` pixels (the prompt's own are square), all else in proportion, and fewer steps."""
+    result = copy.deepcopy(content)
+    nodes = [node["inputs"] for node in result.values()]
+    whole = max(inputs["width"] for inputs in nodes if "width" in inputs)
+    for inputs in nodes:
+        for name in ("width", "height", "x", "y"):
+            if name in inputs:
+                inputs[name] = inputs[name] * size // whole
+        if "steps" in inputs:
+            inputs["steps"] = steps
+    return result
