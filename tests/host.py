@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import torch
+
 ROOT = Path(__file__).resolve().parent.parent
 COMFYUI = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".comfyui")
 
@@ -24,7 +26,8 @@ def pack() -> ModuleType:
     comfy.options.enable_args_parsing(False)
     from comfy.cli_args import args
 
-    args.cpu = True
+    args.cpu = not torch.cuda.is_available()
+    args.use_pytorch_cross_attention = True  # the oracles' kernel, and the one of every ComfyUI on CUDA
     spec = importlib.util.spec_from_file_location(
         "image_prompt_pack", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
     )
