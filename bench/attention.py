@@ -1,0 +1,183 @@
+"""What an adapter adds to a step: image attention of all 16 layers of SD1.5, against the least that it can cost.
+
+    python bench/attention.py [--check] [--device cuda] [--dtype bf16]
+
+Each row gets q, the text attention's result (made beforehand, so that only the addition is timed) and, but for the last
+row, K' and V', and returns the sum of both attentions:
+
+- floor: explicit softmax in plain torch, nothing else
+- ours: the patch that runs in ComfyUI, with the host's own attention
+- recomputed: K' and V' from the image tokens at each step, as a plain implementation does
+
+Rows are interleaved and rotated; times are medians over rounds for all layers, ratios medians of each round's ratio.
+`--check` fails unless ours takes at most 1.25 times the floor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+LIMIT = 1.25
+CONTEXT = 768
+FAMILIES = {"base": 4, "plus": 16}  # image tokens
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SD15 = {
+    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2, 2, 2, 2],
+    "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "transformer_depth_middle": 1,
+    "context_dim": CONTEXT, "num_heads": 8, "use_spatial_transformer": True,
+}  # fmt: skip
+
+
+@dataclass
+class LayerInput:
+    """A layer's tensors: q, text and out [B, N, D], K' and V' [B, T, D] from tokens [B, T, C]."""
+
+    index: int
+    heads: int
+    q: Tensor
+    text: Tensor
+    tokens: Tensor
+    to_k: Tensor
+    to_v: Tensor
+    k: Tensor
+    v: Tensor
+
+
+def layers(host: Any, num_tokens: int, pixels: int, batch: int, **factory: Any) -> list[LayerInput]:
+    """The 16 cross-attention layers of SD1.5 at this size, with random tensors."""
+    import comfy.ops
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+    unet = UNetModel(**SD15, device="meta", operations=comfy.ops.disable_weight_init)
+    found = []
+    for layer in host.part("ipadapter_core").layer_table(name for name, _ in unet.named_modules()):
+        attn2 = unet.get_submodule(layer.comfyui)
+        width = attn2.to_q.out_features
+        halvings = {"down": layer.level, "mid": 3, "up": 3 - layer.level}[layer.section]
+        positions = (pixels // 8 // 2**halvings) ** 2
+        q, text = (torch.randn(batch, positions, width, **factory) for _ in range(2))
+        tokens = torch.randn(batch, num_tokens, CONTEXT, **factory)
+        to_k, to_v = (torch.randn(width, CONTEXT, **factory) * CONTEXT**-0.5 for _ in range(2))
+        found.append(
+            LayerInput(layer.index, attn2.heads, q, text, tokens, to_k, to_v, tokens @ to_k.T, tokens @ to_v.T)
+        )
+    return found
+
+
+def floor(x: LayerInput) -> Tensor:
+    q, k, v = (rearrange(t, "b n (h d) -> b h n d", h=x.heads) for t in (x.q, x.k, x.v))
+    attended = (q @ (k * q.shape[-1] ** -0.5).transpose(-1, -2)).softmax(-1) @ v
+    return x.text + rearrange(attended, "b h n d -> b n (h d)")
+
+
+def recomputed(x: LayerInput) -> Tensor:
+    k, v = x.tokens @ x.to_k.T, x.tokens @ x.to_v.T
+    q, k, v = (rearrange(t, "b n (h d) -> b h n d", h=x.heads) for t in (x.q, k, v))
+    attended = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    return x.text + rearrange(attended, "b h n d -> b n (h d)")
+
+
+def ours(host: Any, inputs: list[LayerInput]) -> Callable[[LayerInput], Tensor]:
+    """The nodes' patch of each layer, as it is called inside of a model."""
+    patch, run = host.part("nodes.patch"), host.part("nodes.run")
+    prepared = {0: run.Tensors({x.index: (x.k, x.v) for x in inputs}, None)}
+    calls = {}
+    for x in inputs:
+        layer_patch = patch.LayerPatch(x.index, lambda *_, text=x.text: text, (0,))
+        calls[x.index] = (layer_patch, {"n_heads": x.heads, "attn_precision": None, run.IMAGES: prepared})
+
+    def call(x: LayerInput) -> Tensor:
+        layer_patch, options = calls[x.index]
+        return layer_patch(x.q, x.k, x.v, options)
+
+    return call
+
+
+def measure(rows: dict[str, Callable[[LayerInput], Tensor]], inputs: list[LayerInput], rounds: int) -> dict[str, Any]:
+    """Milliseconds of each row over rounds, in rotating order."""
+    synchronise = torch.cuda.synchronize if inputs[0].q.is_cuda else lambda: None
+    times: dict[str, list[float]] = {name: [] for name in rows}
+    order = itertools.cycle(rows)
+    for number in range(-3, rounds):  # the first ones warm up
+        next(order)
+        for name in itertools.islice(order, len(rows)):
+            synchronise()
+            start = time.perf_counter()
+            for x in inputs:
+                rows[name](x)
+            synchronise()
+            if number >= 0:
+                times[name].append((time.perf_counter() - start) * 1e3)
+    return {
+        name: {
+            "ms": statistics.median(values),
+            "of_floor": statistics.median(a / b for a, b in zip(values, times["floor"])),
+        }
+        for name, values in times.items()
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help=f"fail above {LIMIT} times the floor")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--dtype", choices=DTYPES, default="fp32")
+    parser.add_argument("--pixels", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=40)
+    args = parser.parse_args()
+
+    os.environ["COMFYUI_DEVICE"] = args.device
+    import host
+
+    host.pack()
+    from comfy.ldm.modules.attention import optimized_attention
+
+    torch.manual_seed(0)
+    dtype, result = DTYPES[args.dtype], {}
+    for family, num_tokens in FAMILIES.items():
+        inputs = layers(host, num_tokens, args.pixels, args.batch, device=args.device, dtype=dtype)
+        rows = {"floor": floor, "ours": ours(host, inputs), "recomputed": recomputed}
+        with torch.inference_mode():
+            for x in inputs:  # all rows compute the same
+                for row in rows.values():
+                    torch.testing.assert_close(row(x), floor(x), atol=1e-4 if dtype == torch.float32 else 5e-2, rtol=0)
+            result[family] = measure(rows, inputs, args.rounds)
+
+    print(f"SD1.5 at {args.pixels} px, {len(inputs)} layers, batch {args.batch}, {args.dtype} on {args.device}, "
+          f"{torch.get_num_threads()} threads, the host's attention is {optimized_attention.__name__}")  # fmt: skip
+    print(f"{'added per step':16}" + "".join(f"{f'{family}, {n} tokens':>28}" for family, n in FAMILIES.items()))
+    for name in rows:
+        cells = (
+            f"{result[family][name]['ms']:15.1f} ms {result[family][name]['of_floor']:8.2f}x" for family in FAMILIES
+        )
+        print(f"{name:16}" + "".join(cells))
+    print(
+        json.dumps({"bench": "attention", "device": args.device, "dtype": args.dtype, "pixels": args.pixels} | result)
+    )
+    worst = max(result[family]["ours"]["of_floor"] for family in FAMILIES)
+    if args.check and worst > LIMIT:
+        print(f"ours takes {worst:.2f} times the floor, more than {LIMIT}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
