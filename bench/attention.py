@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import statistics
 import sys
 import time
@@ -127,8 +126,8 @@ def measure(rows: dict[str, Callable[[LayerInput], Tensor]], inputs: list[LayerI
                 times[name].append((time.perf_counter() - start) * 1e3)
     return {
         name: {
-            "ms": statistics.median(values),
-            "of_floor": statistics.median(a / b for a, b in zip(values, times["floor"])),
+            "ms": round(statistics.median(values), 2),
+            "of_floor": round(statistics.median(a / b for a, b in zip(values, times["floor"])), 3),
         }
         for name, values in times.items()
     }
@@ -144,7 +143,6 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=40)
     args = parser.parse_args()
 
-    os.environ["COMFYUI_DEVICE"] = args.device
     import host
 
     host.pack()
@@ -165,13 +163,10 @@ def main() -> int:
           f"{torch.get_num_threads()} threads, the host's attention is {optimized_attention.__name__}")  # fmt: skip
     print(f"{'added per step':16}" + "".join(f"{f'{family}, {n} tokens':>28}" for family, n in FAMILIES.items()))
     for name in rows:
-        cells = (
-            f"{result[family][name]['ms']:15.1f} ms {result[family][name]['of_floor']:8.2f}x" for family in FAMILIES
-        )
-        print(f"{name:16}" + "".join(cells))
-    print(
-        json.dumps({"bench": "attention", "device": args.device, "dtype": args.dtype, "pixels": args.pixels} | result)
-    )
+        figures = [result[family][name] for family in FAMILIES]
+        print(f"{name:16}" + "".join(f"{row['ms']:15.1f} ms {row['of_floor']:8.2f}x" for row in figures))
+    settings = {"bench": "attention", "device": args.device, "dtype": args.dtype, "pixels": args.pixels}
+    print(json.dumps(settings | result))
     worst = max(result[family]["ours"]["of_floor"] for family in FAMILIES)
     if args.check and worst > LIMIT:
         print(f"ours takes {worst:.2f} times the floor, more than {LIMIT}", file=sys.stderr)

@@ -13,7 +13,6 @@ import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 COMFYUI = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".comfyui")
-DEVICE = os.environ.get("COMFYUI_DEVICE", "cpu")  # tests run on the CPU; benches may name another
 
 
 @functools.cache
