@@ -68,6 +68,8 @@ def check_base(adapter: Adapter, model: Any, table: list[Layer]) -> None:
     ours = {index: adapter.model.ip_adapter[str(index)].to_k_ip.out_features for index in spec.layers}
     if ours != widths or spec.context_dim != context:
         found = AdapterSpec.base_of(context, len(table))
+        if found == spec.base:
+            found += f" with layers {min(widths.values())} to {max(widths.values())} wide"
         raise ValueError(
             f"the adapter {adapter.name} is for {spec.base}, but the model is {found}: "
             f"load an adapter for {found}, or a checkpoint of {spec.base}"
