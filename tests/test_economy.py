@@ -217,3 +217,20 @@ def test_resident_memory_stays(tmp_path: Any) -> None:
             resident[number] = psutil.Process().memory_info().rss / 2**20
     print(f"\nresident memory: {resident[50]:.1f} MiB after 50 runs, {resident[200]:.1f} MiB after 200")
     assert resident[200] - resident[50] <= 20
+
+
+@pytest.mark.gpu
+def test_video_memory_returns_to_where_it_was() -> None:
+    import comfy.model_management as mm
+
+    model, loaded = models.comfy_model("SD15", 32), adapter("plus")
+    patched = models.apply(model, loaded, models.Features.random())
+    allocated = []
+    for sampled in (model, patched, patched):
+        run(sampled)
+        assert all(not parameter.is_cuda for parameter in loaded.model.parameters())
+        mm.unload_all_models()
+        gc.collect()
+        allocated.append(torch.cuda.memory_allocated())
+    print(f"\nallocated after the base's run, and after two with an adapter: {allocated}")
+    assert max(allocated[1:]) <= allocated[0]
