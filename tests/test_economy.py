@@ -82,7 +82,7 @@ def test_nothing_to_do_costs_nothing(settings: dict[str, float]) -> None:
 @pytest.mark.parametrize("family", ["base", "plus"])
 @pytest.mark.parametrize("start", [0.0, 0.3])
 def test_work_in_a_run_of_20_steps(family: str, start: float) -> None:
-    """K' and V' once per layer and role; no synchronisation (one a step with a range); no weight read while sampling."""
+    """K', V' once per layer and role; no synchronisation (one a step with a range); no weight read in sampling."""
     model = models.comfy_model("SD15", 32)
     loaded = adapter(family)
     patched = models.apply(model, loaded, models.Features.random(), start_percent=start)
@@ -113,7 +113,7 @@ def test_work_in_a_run_of_20_steps(family: str, start: float) -> None:
     extra = watches["adapter"][0].counts - watches["base"][0].counts
     reads = watches["adapter"][1].count
     print(
-        f"\n{family}, start {start}: {dict(counts)}, synchronisations {dict(extra)} in 20 steps, {reads} reads of weights"
+        f"\n{family}, start {start}: {dict(counts)}, synchronisations {dict(extra)}, reads of weights {reads}"
     )
     assert counts["K', V'"] == 16 * 2
     assert extra.total() == (20 if start else 0)

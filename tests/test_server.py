@@ -102,7 +102,6 @@ def test_a_bad_file_gets_a_sentence_and_the_server_goes_on(server: Server, graph
 
 def test_nan_from_an_encoder_is_named() -> None:
     import comfy.clip_vision
-
     from small_nodes import ENCODER
 
     encoder = comfy.clip_vision.ClipVisionModel(ENCODER)
