@@ -132,7 +132,7 @@ class ApplyAdapter(io.ComfyNode):
             node_id="ImagePromptApply",
             display_name="Apply IP-Adapter",
             category=CATEGORY,
-            description="Makes a model follow an image prompt. Chain as many as you like, in any order with ControlNet and LoRA.",
+            description="Makes a model follow a picture. Chain any number, in any order with ControlNet and LoRA.",
             search_aliases=["ipadapter", "ip-adapter", "image prompt", "style transfer", "reference"],
             inputs=[
                 io.Model.Input(
@@ -170,8 +170,8 @@ class ImagePromptNode(io.ComfyNode):
                 io.Combo.Input(
                     "encoder",
                     options=folders.encoder_files() + TAGS,
-                    tooltip="The image encoder that the adapter was trained with: a file or folder in models/clip_vision, or "
-                    "an open_clip tag to download.",
+                    tooltip="The image encoder that the adapter was trained with: a file or folder in "
+                    "models/clip_vision, or an open_clip tag to download.",
                 ),
                 *ENCODE_INPUTS,
                 *APPLY_INPUTS,

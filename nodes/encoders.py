@@ -166,7 +166,7 @@ class LoadEncoder(io.ComfyNode):
             node_id="ImagePromptLoadEncoder",
             display_name="Load Image Encoder",
             category=CATEGORY,
-            description="Loads a CLIP image encoder, open_clip's or transformers': a file, a folder, or a tag to download.",
+            description="Loads a CLIP image encoder, open_clip's or transformers': a file, a folder or a tag.",
             search_aliases=["clip vision", "open_clip", "image encoder"],
             inputs=[
                 io.Combo.Input(

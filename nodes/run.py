@@ -1,8 +1,8 @@
 """Around a run of the sampler: image prompts become K' and V', and every forward pass gets its tensors.
 
 `outer_sample` computes K' and V' before the base model is loaded and releases the adapter; `sampler_sample` learns
-which conditioning is conditional; `apply_model` lays out the tensors of one forward pass in `transformer_options`, outside of
-what a compiled model compiles.
+which conditioning is conditional; `apply_model` lays out the tensors of one forward pass in `transformer_options`,
+outside of what a compiled model compiles.
 """
 
 from __future__ import annotations

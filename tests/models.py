@@ -16,6 +16,7 @@ import comfy.clip_vision  # noqa: E402  (ComfyUI is on the path only after the p
 import comfy.ldm.modules.diffusionmodules.openaimodel as openaimodel  # noqa: E402, F401
 import comfy.model_management  # noqa: E402
 import comfy.model_patcher  # noqa: E402
+import comfy.patcher_extension  # noqa: E402
 import comfy.sample  # noqa: E402
 import comfy.samplers  # noqa: E402
 import comfy.supported_models  # noqa: E402

@@ -13,11 +13,12 @@ import host
 import models
 import pytest
 import torch
-from comfy.patcher_extension import WrappersMP
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 pytestmark = pytest.mark.comfy
+
+WrappersMP = models.comfy.patcher_extension.WrappersMP
 
 
 @functools.cache

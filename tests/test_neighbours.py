@@ -1,14 +1,10 @@
-"""Image prompts beside other things that change a model: LoRA, other packs' attention patches, compilation, precision."""
+"""Image prompts beside other things that change a model: LoRA, other packs' patches, compilation, precision."""
 
 from __future__ import annotations
 
 import functools
 from typing import Any
 
-import models  # first: it puts ComfyUI on the path
-import comfy.model_patcher
-import comfy.ops
-import comfy.supported_models
 import models
 import pytest
 import torch
@@ -46,7 +42,7 @@ def test_lora_in_either_order() -> None:
 
 
 class ForeignPatch:
-    """What IPAdapter Plus, InstantID and PuLID put on a layer: attention, then a list of additions that `add` extends."""
+    """What IPAdapter Plus, InstantID and PuLID put on a layer: attention, then additions that `add` extends."""
 
     def __init__(self, callback: Any, **kwargs: Any) -> None:
         self.additions = [(callback, kwargs)]
@@ -156,7 +152,7 @@ def test_a_compiled_model_is_compiled_once() -> None:
 def test_precision_follows_the_base(weights: torch.dtype, compute: torch.dtype, bar: float) -> None:
     exact = models.comfy_model("SD15", 32)
     config = models.copy.deepcopy(models.SD15) | {"model_channels": 32, "dtype": weights}
-    model_config = comfy.supported_models.SD15(config)
+    model_config = models.comfy.supported_models.SD15(config)
     model_config.unet_config = config
     model_config.set_inference_dtype(weights, None if weights == compute else compute)
     low = model_config.get_model({}, device="cpu")
@@ -164,7 +160,7 @@ def test_precision_follows_the_base(weights: torch.dtype, compute: torch.dtype, 
     low.diffusion_model.load_state_dict(state, strict=True)
     low.diffusion_model.to(weights)
     device = torch.device("cpu")
-    model = comfy.model_patcher.ModelPatcher(low, load_device=device, offload_device=device)
+    model = models.comfy.model_patcher.ModelPatcher(low, load_device=device, offload_device=device)
     prompt = models.Features.random()
     with models.Calls(model) as calls:
         models.sample(models.apply(model, adapter(), prompt), models.text(5), models.text(0), steps=1)

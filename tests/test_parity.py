@@ -188,7 +188,7 @@ def test_ddim_run() -> None:
 
 @pytest.mark.parametrize("family", ["base", "plus"])
 def test_from_pixels(family: str) -> None:
-    """The whole way from a picture: cut, encode, project, against transformers' processor and encoder and the package."""
+    """The whole way from a picture, cut, encode, project, against transformers' encoder and the package."""
     import numpy as np
     from PIL import Image
     from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModelWithProjection

@@ -197,7 +197,8 @@ def test_one_reference_for_each_latent_by_context_window() -> None:
     patched = models.apply(model, weights(), pictures, combine="one for each latent")
     windowed = ContextWindowsManualNode.execute(
         patched, context_length=4, context_overlap=2, context_schedule="standard_static", context_stride=1,
-        closed_loop=False, fuse_method="pyramid", dim=0, freenoise=False, cond_retain_index_list="", split_conds_to_windows=False,
+        closed_loop=False, fuse_method="pyramid", dim=0, freenoise=False, cond_retain_index_list="",
+        split_conds_to_windows=False,
     )[0]  # fmt: skip
     calls = run(plain(windowed, models.text(POSITIVE), models.text(NEGATIVE)), batch=6, steps=1)
     assert len(calls) > 1

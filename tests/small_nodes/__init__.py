@@ -1,4 +1,4 @@
-"""Nodes for tests in a real server: a base and an image encoder small enough for hundreds of prompts, and a latent's digest."""
+"""Nodes for tests in a real server: models small enough for hundreds of prompts, and a latent's digest."""
 
 from __future__ import annotations
 
