@@ -80,7 +80,7 @@ class Graph:
 
     def resized(self, column: int, picture: Node) -> Link:
         settings = {"upscale_method": "lanczos", "width": 512, "height": 512, "crop": "center"}
-        return self.add(column, "ImageScale", image=picture["IMAGE"], **settings)["IMAGE"]
+        return self.add(column, "ImageScale", "Resize", image=picture["IMAGE"], **settings)["IMAGE"]
 
     def half_mask(self, column: int, titles: tuple[str, str, str], size: tuple[int, int], at: tuple[int, int]) -> Link:
         """A white rectangle on black, in this column and the next."""
@@ -143,9 +143,10 @@ def controlled(name: str, net: str, kind: str, note: str) -> Graph:
     control = graph.add(0, "ControlNetLoader", f"Load {kind}", control_net_name=net)
     structure = graph.picture(0, "Structure")
     reference = graph.picture(1, "Reference")
-    edges = graph.add(1, "Canny", image=structure["IMAGE"], low_threshold=0.2, high_threshold=0.6)
+    resized = graph.resized(1, structure)
     model = graph.image_prompt(2, checkpoint["MODEL"], reference)
     positive, negative = graph.texts(2, checkpoint["CLIP"], "best quality")
+    edges = graph.add(2, "Canny", image=resized, low_threshold=0.2, high_threshold=0.6)
     links = {"positive": positive, "negative": negative, "control_net": control["CONTROL_NET"], "image": edges["IMAGE"]}
     applied = graph.add(3, "ControlNetApplyAdvanced", f"Apply {kind}", **links, strength=0.8)
     latent = graph.empty(3)

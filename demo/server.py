@@ -12,17 +12,21 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import torch
 
 from demo.comfyui import ROOT
 
+# On a CPU: the UNet's weights kept in fp16 (half the memory, computed in fp32), and torch's own attention.
+CPU = ("--cpu", "--fp16-unet", "--use-pytorch-cross-attention")
+Answer = TypeVar("Answer")
 Progress = Callable[[str, dict[str, Any]], None]
 
 
@@ -71,7 +75,7 @@ class Server:
         pack.symlink_to(ROOT, target_is_directory=True)
         shutil.copy(self.comfyui / "input" / "example.png", self.folder / "input")
         self.port = free_port()
-        device = () if torch.accelerator.is_available() else ("--cpu",)
+        device = () if torch.accelerator.is_available() else CPU
         command = [
             sys.executable, "main.py", "--listen", "127.0.0.1", "--port", str(self.port), *device, *self.options,
             "--base-directory", str(self.folder), "--models-directory", str(self.models),
@@ -81,7 +85,7 @@ class Server:
             # In ComfyUI's folder: our nodes/ must not stand for ComfyUI's nodes.py.
             self.process = subprocess.Popen(command, cwd=self.comfyui, stdout=log, stderr=subprocess.STDOUT)
         try:
-            asyncio.run(self._started())
+            _finish(self._started())
         except BaseException:
             self._end()
             raise
@@ -121,7 +125,19 @@ class Server:
                 answer.raise_for_status()
                 return await answer.json()
 
-        return asyncio.run(ask())
+        return _finish(ask())
+
+    def free(self) -> None:
+        """Make ComfyUI unload all models and forget what it has computed."""
+
+        async def ask() -> None:
+            async with (
+                aiohttp.ClientSession(self.address) as session,
+                session.post("/free", json={"unload_models": True, "free_memory": True}) as answer,
+            ):
+                answer.raise_for_status()
+
+        _finish(ask())
 
     def run(
         self, prompt: dict[str, Any], workflow: dict[str, Any] | None = None, progress: Progress | None = None
@@ -130,7 +146,7 @@ class Server:
 
         `progress` gets each message of /ws, its type and data. Raises ServerError that names the node and the reason.
         """
-        return asyncio.run(self._run(prompt, workflow, progress or (lambda kind, data: None)))
+        return _finish(self._run(prompt, workflow, progress or (lambda kind, data: None)))
 
     async def _run(self, prompt: dict[str, Any], workflow: dict[str, Any] | None, progress: Progress) -> Result:
         client = uuid.uuid4().hex
@@ -169,6 +185,12 @@ class Server:
             if kind == "executing" and data["node"] is None:
                 return  # only now it is in the history
         raise ServerError(f"ComfyUI ended while it ran:\n{self.log[-3000:]}")
+
+
+def _finish(work: Coroutine[Any, Any, Answer]) -> Answer:
+    """Run a coroutine to its end, in a thread of its own: the caller's may have a running event loop."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 def _refusal(reply: dict[str, Any]) -> str:

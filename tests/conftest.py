@@ -1,0 +1,37 @@
+"""One real ComfyUI server and one open page of it for a whole test session, on seeded random models."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from demo.comfyui import ROOT, find_or_fetch
+from demo.page import Page, find_browser, open_page
+from demo.server import Server
+
+MODELS = ROOT / "out" / "random_models"
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    # In a process of its own, so that what it reads of ComfyUI and its memory are gone afterwards.
+    subprocess.run([sys.executable, "-m", "demo.random_models", str(MODELS)], check=True, cwd=ROOT / "demo")
+    folder = ROOT / "out" / "tests"
+    small_nodes = folder / "custom_nodes" / "small_nodes"
+    small_nodes.parent.mkdir(parents=True, exist_ok=True)
+    small_nodes.unlink(missing_ok=True)
+    small_nodes.symlink_to(ROOT / "tests" / "small_nodes", target_is_directory=True)
+    with Server(find_or_fetch(), folder, MODELS) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def page(server: Server) -> Iterator[Page]:
+    if find_browser() is None and not os.environ.get("CI"):
+        pytest.skip("needs chromium, chromium-browser or google-chrome")
+    with open_page(server.address) as opened:
+        yield opened
