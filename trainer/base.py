@@ -122,8 +122,7 @@ class BaseFiles:
         return (self.layout / name / "config.json").exists()
 
     def _load_text_encoder(self, name: str, dtype: torch.dtype) -> Any:
-        config = json.loads((self.layout / name / "config.json").read_text())
-        kind = TEXT_ENCODERS[config["architectures"][0]]
+        kind = _text_encoder(self.layout / name)
         if self.path.is_dir():
             return kind.from_pretrained(self.path / name, dtype=dtype, variant=self.model.variant or None)
         return create_diffusers_clip_model_from_ldm(
@@ -169,6 +168,24 @@ def load_vae(path: Path, layout: Path, dtype: torch.dtype) -> Any:
     return AutoencoderKL.from_single_file(
         dict(read_weights(path).tensors), config=str(layout), subfolder="vae", torch_dtype=dtype, local_files_only=True
     )
+
+
+def build_vae(folder: Path) -> Any:
+    """The autoencoder that a folder's config describes, without its weights: on the meta device it takes no memory."""
+    return _autoencoder(folder).from_config(json.loads((folder / "config.json").read_text()))
+
+
+def text_encoder_of(folder: Path) -> Any:
+    """The text encoder that a folder's config describes, without its weights."""
+    kind = _text_encoder(folder)
+    return kind(kind.config_class.from_pretrained(folder))
+
+
+def _text_encoder(folder: Path) -> Any:
+    name = json.loads((folder / "config.json").read_text())["architectures"][0]
+    if name not in TEXT_ENCODERS:
+        raise ValueError(f"the text encoder in {folder} is a {name}: expected one of {', '.join(TEXT_ENCODERS)}")
+    return TEXT_ENCODERS[name]
 
 
 def _autoencoder(folder: Path) -> Any:

@@ -55,6 +55,8 @@ def write(run: Path, saved: Saved, spec: AdapterSpec, config: Config) -> Path:
     Raises ValueError when the disk is full or the folder cannot be written; earlier checkpoints stay as they are.
     """
     place = folder(run)
+    if saved.step in steps_of(run):
+        return place / name(saved.step)
     final, part = place / name(saved.step), place / f".{name(saved.step)}.part"
     try:
         place.mkdir(parents=True, exist_ok=True)
@@ -68,8 +70,6 @@ def write(run: Path, saved: Saved, spec: AdapterSpec, config: Config) -> Path:
         (part / SETTINGS).write_text(json.dumps(settings, indent=1))
         for file in (part / STATE, part / SETTINGS, part):
             _flush(file)
-        if final.exists():
-            _remove(final)
         part.rename(final)
         _flush(place)
     except (OSError, safetensors.SafetensorError) as error:

@@ -159,6 +159,24 @@ def fixed_values(config: Config) -> dict[str, Any]:
     return flat | {"samples per step": config.samples_per_step}
 
 
+def spread(config: Config, processes: int) -> Config:
+    """The same training on another number of processes: as many samples in a step, batches no larger than before.
+
+    Raises ValueError when the samples of a step cannot be shared out evenly.
+    """
+    total = config.samples_per_step
+    if total % processes:
+        raise ValueError(f"a step of {total} samples cannot be shared by {processes} processes: choose a divisor of {total}")
+    share = total // processes
+    batch_size = max(size for size in range(1, min(share, config.run.batch_size) + 1) if share % size == 0)
+    parallel = "ddp" if config.run.parallel == "none" and processes > 1 else config.run.parallel
+    return dataclasses.replace(
+        config,
+        run=dataclasses.replace(config.run, processes=processes, batch_size=batch_size, parallel=parallel),
+        optimiser=dataclasses.replace(config.optimiser, accumulation=share // batch_size),
+    )
+
+
 def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Read a TOML file, or a preset by its name, with `section.key=value` overrides.
 
@@ -272,6 +290,8 @@ def _check(config: Config) -> None:
         raise ValueError("optimiser.eight_bit and DeepSpeed exclude each other: set run.parallel to none or ddp, or leave it off")
     if not 0 <= config.optimiser.ema < 1:
         raise ValueError(f"optimiser.ema = {config.optimiser.ema} is a decay: give 0 for none, or a value below 1 like 0.9999")
+    if config.optimiser.ema and is_zero and (config.run.parallel == "zero3" or config.run.precision == "fp16"):
+        raise ValueError("optimiser.ema needs whole fp32 weights on each process: choose zero1 or zero2 with fp32 or bf16, or ddp")
     if len(config.optimiser.betas) != 2:
         raise ValueError(f"optimiser.betas = {list(config.optimiser.betas)} should be two numbers, like [0.9, 0.999]")
     for tracker in config.run.trackers:

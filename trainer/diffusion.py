@@ -54,7 +54,7 @@ class Diffusion:
         added = None
         if self.frozen.has_size_conditioning:
             assert text.pooled is not None
-            added = {"text_embeds": text.pooled.to(dtype), "time_ids": sizes.to(dtype)}
+            added = {"text_embeds": text.pooled.to(dtype), "time_ids": sizes.float()}
         return unet(noisy.to(dtype), timesteps, text.states.to(dtype), added_cond_kwargs=added).sample
 
     @torch.no_grad()

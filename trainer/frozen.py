@@ -93,12 +93,6 @@ class Frozen:
         return torch.stack([mean, std], dim=1).float()
 
     @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Scaled latents [B, C, h, w] to pixels [B, 3, H, W] of -1..1."""
-        scale, shift = latent_scale(self.files)
-        return self.vae.decode((latents / scale + shift).to(self.device, self.vae.dtype)).sample.float()
-
-    @torch.no_grad()
     def text_states(self, captions: list[str]) -> TextStates:
         """Captions to text states: SD's last hidden states, or SDXL's two penultimate ones side by side and a pooled one."""
         is_pair = len(self.text_encoders) == 2
@@ -123,6 +117,18 @@ class Frozen:
             else:
                 self._zero_features[feature] = self.encoder(self.encoder.zero_pixels().to(self.device), feature)[0].float()
         return self._zero_features[feature]
+
+    def release(self, *parts: str) -> None:
+        """Forget loaded parts ("vae", "encoder", "text_encoders"); they are loaded again when used."""
+        for part in parts:
+            self.__dict__.pop(part, None)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @property
+    def loaded(self) -> set[str]:
+        """The parts that are in memory now."""
+        return {"vae", "encoder", "text_encoders"} & self.__dict__.keys()
 
     def _placed(self, module: Any) -> Any:
         return module.to(self.device).eval().requires_grad_(False)
