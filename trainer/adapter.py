@@ -16,7 +16,6 @@ from ipadapter_core import (
     ResamplerProjection,
     build_adapter,
     read_adapter,
-    write_adapter,
 )
 
 from .attention import text_keys_values, unet_layers
@@ -108,11 +107,6 @@ def _started(config: Config, spec: AdapterSpec, widths: dict[int, int]) -> IPAda
     if widths != {index: adapter.ip_adapter[str(index)].to_k_ip.out_features for index in found.layers}:
         raise ValueError(f"{path.name} is for a base with layers of other widths: change model.base, or start from another file")
     return adapter.train().requires_grad_(True)
-
-
-def save_adapter(path: Path, tensors: dict[str, Tensor], spec: AdapterSpec, config: Config, step: int) -> None:
-    """Write the published layout with metadata that says what the adapter needs, atomically."""
-    write_adapter(path, tensors, metadata(spec, config, step))
 
 
 def metadata(spec: AdapterSpec, config: Config, step: int) -> dict[str, str]:

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,8 @@ import safetensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ipadapter_core import AdapterSpec
+from ipadapter_core import write_adapter
 
-from .adapter import save_adapter
 from .config import Config, fixed_values
 
 ADAPTER, STATE, SETTINGS = "adapter.safetensors", "state.safetensors", "state.json"
@@ -49,8 +49,8 @@ def name(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def write(run: Path, saved: Saved, spec: AdapterSpec, config: Config) -> Path:
-    """Write a checkpoint, then remove the ones that the config does not keep.
+def write(run: Path, saved: Saved, metadata: Mapping[str, str], config: Config) -> Path:
+    """Write a checkpoint, then remove the ones that the config does not keep. metadata: of the adapter file.
 
     Raises ValueError when the disk is full or the folder cannot be written; earlier checkpoints stay as they are.
     """
@@ -65,7 +65,7 @@ def write(run: Path, saved: Saved, spec: AdapterSpec, config: Config) -> Path:
         groups = {"weights": saved.weights, "state": saved.state, "average": saved.average}
         tensors = {f"{group}.{key}": value.contiguous() for group, values in groups.items() for key, value in values.items()}
         save_file(tensors, part / STATE)
-        save_adapter(part / ADAPTER, saved.average or saved.weights, spec, config, saved.step)
+        write_adapter(part / ADAPTER, saved.average or saved.weights, metadata)
         settings = {"step": saved.step, "config": config.hash, "fixed": fixed_values(config), "scale": saved.scale}
         (part / SETTINGS).write_text(json.dumps(settings, indent=1))
         for file in (part / STATE, part / SETTINGS, part):

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 from .config import Config
-from .parallel import choose_device
+from .device import choose_device
 
 SAVE_SECONDS = 600  # what a save after Ctrl-C may take before the launcher ends the processes
 
@@ -33,6 +33,5 @@ def launch(config: Config, arguments: Sequence[str]) -> None:
             "give --processes N, and raise optimiser.accumulation to keep the samples of a step"
         )
     options = ["--nproc-per-node", str(processes), "--standalone", "--shutdown-timeout", str(SAVE_SECONDS)]
-    # a script's path finds the package where -m would need it on the path of every process
     sys.argv[1:] = [*options, "-m", "trainer", *arguments]
     main(sys.argv[1:])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from tqdm.auto import tqdm
 from ipadapter_core import IPAdapter, build_adapter
 
 from . import checkpoint
-from .adapter import TrainedAdapter, new_adapter
+from .adapter import TrainedAdapter, metadata, new_adapter
 from .average import Average
 from .config import Config
 from .data.loader import Loader, open_loader
@@ -29,6 +30,7 @@ from .inputs import Batch, Inputs, to_inputs
 from .log import Log
 from .metrics import BROKEN, PLAIN, SAMPLES, STOP, Window, step_sums
 from .parallel import Parallel, start
+from .run import held
 from .schedule import learning_rate
 from .stop import Stop
 
@@ -44,7 +46,9 @@ def train(config: Config, run: Path) -> int:
     """
     parallel = start(config)
     try:
-        with Stop() as stop:
+        with Stop() as stop, held(run) if parallel.is_main else nullcontext():
+            if parallel.is_main:
+                checkpoint.clean(run)
             return Training(config, run, parallel, stop).go()
     finally:
         parallel.close()
@@ -82,7 +86,7 @@ class Training:
     def go(self) -> int:
         """Run the remaining steps, save, and return the step reached."""
         steps = self.config.run.steps
-        window, batches = Window(), self.loader.batches(self.step)
+        window, batches, first = Window(), self.loader.batches(self.step), self.step + 1
         bar = tqdm(total=steps, initial=self.step, unit="step", disable=not self.parallel.is_main, dynamic_ncols=True)
         window.restart()
         while self.step < steps:
@@ -92,6 +96,8 @@ class Training:
             if self.average:
                 self.average.update(self.step)
             window.add(sums, norm, waited)
+            if self.step == first:
+                self._report_state()
             bar.update()
             if self._is_due(self.config.run.log_every_steps):
                 self._report(window, rate, bar)
@@ -155,6 +161,10 @@ class Training:
         bar.set_postfix_str(f"loss {numbers['loss']:.4f}, lr {rate:.2e}, {speed:.2f} samples/s", refresh=False)
         window.restart()
 
+    def _report_state(self) -> None:
+        sizes = self.parallel.gather_objects(self.parallel.state_bytes())
+        logger.info("optimiser state: %s bytes on processes 0 to %d", ", ".join(f"{size:,}" for size in sizes), len(sizes) - 1)
+
     def save(self) -> None:
         """Write a checkpoint. Raises ValueError on every process when it could not be written."""
         weights, state = self.parallel.weights(), self.parallel.state()
@@ -163,7 +173,7 @@ class Training:
             average = self.average.tensors() if self.average else {}
             saved = checkpoint.Saved(self.step, weights, state, average, self.parallel.scale_state())
             try:
-                checkpoint.write(self.run, saved, self.spec, self.config)
+                checkpoint.write(self.run, saved, metadata(self.spec, self.config, self.step), self.config)
             except ValueError as found:
                 error = str(found)
         error = self.parallel.gather_objects(error)[0]

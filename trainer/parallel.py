@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .adapter import TrainedAdapter
 from .config import Config
+from .device import choose_device
 
 
 class Parallel:
@@ -176,17 +177,6 @@ def build_optimiser(config: Config, trained: TrainedAdapter) -> torch.optim.Opti
     except ImportError as error:
         raise ValueError("optimiser.eight_bit needs bitsandbytes: pip install bitsandbytes, or set it to false") from error
     return AdamW8bit(trained.parameters(), **options)
-
-
-def choose_device(wanted: str) -> str:
-    """The device that a config names, or the best that this machine has. Raises ValueError when it is not there."""
-    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if wanted == "auto":
-        return next(name for name in ("cuda", "mps", "cpu") if has[name])
-    if not has[wanted]:
-        there = ", ".join(name for name, present in has.items() if present)
-        raise ValueError(f"run.device = {wanted!r}, but this machine has only {there}: choose one of these or auto")
-    return wanted
 
 
 def start(config: Config) -> Parallel:

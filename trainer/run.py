@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from . import checkpoint, config as configs
 from .config import Config
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 CONFIG = "config.toml"
+LOCK = ".lock"
 
 
 def start(config: Config) -> Path:
@@ -41,8 +48,24 @@ def go_on(run: Path, overrides: Iterable[str] = (), processes: int | None = None
     if processes != config.run.processes:
         config = configs.spread(config, processes)
     _writable(run)
-    checkpoint.clean(run)
     return config
+
+
+@contextmanager
+def held(run: Path) -> Iterator[None]:
+    """Inside `with`, no other process trains in the run's folder; the system gives it back when the process ends, however.
+
+    Raises ValueError when another one does.
+    """
+    if fcntl is None:
+        yield
+        return
+    with (run / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"another process is training in {run}: wait until it has stopped, or choose another run.folder") from error
+        yield
 
 
 def _writable(run: Path) -> None:

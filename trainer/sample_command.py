@@ -16,11 +16,11 @@ from . import checkpoint, run
 from . import config as configs
 from .attention import text_keys_values
 from .config import Config, ModelConfig
+from .device import choose_device
 from .diffusion import Diffusion
 from .export import find_checkpoint
 from .frozen import Frozen
 from .loop import DTYPES
-from .parallel import choose_device
 from .sample import Sampling, sample
 
 RESOLUTION = {"SDXL": 1024}  # of a base, where the adapter's metadata is silent; 512 elsewhere

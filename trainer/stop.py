@@ -1,7 +1,8 @@
-"""Ctrl-C and SIGTERM ask a run to save and stop; a second Ctrl-C stops at once."""
+"""Ctrl-C and SIGTERM ask a run to save and stop, and so does the end of its launcher; a second Ctrl-C stops at once."""
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType, TracebackType
 
@@ -12,7 +13,13 @@ class Stop:
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
-        self.is_asked = False
+        self.has_signal = False
+        # torch's launcher starts its processes in sessions of their own: they outlive it when it is killed
+        self.launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
+
+    @property
+    def is_asked(self) -> bool:
+        return self.has_signal or (self.launcher is not None and os.getppid() != self.launcher)
 
     def __enter__(self) -> Stop:
         self.before = {number: signal.signal(number, self._asked) for number in self.SIGNALS}
@@ -23,6 +30,6 @@ class Stop:
             signal.signal(number, handler)
 
     def _asked(self, number: int, frame: FrameType | None) -> None:
-        if self.is_asked and number == signal.SIGINT:
+        if self.has_signal and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.is_asked = True
+        self.has_signal = True

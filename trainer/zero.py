@@ -15,7 +15,8 @@ from torch import Tensor
 
 from .adapter import TrainedAdapter
 from .config import Config
-from .parallel import Parallel, build_optimiser, choose_device, count_bytes
+from .device import choose_device
+from .parallel import Parallel, build_optimiser, count_bytes
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
