@@ -118,6 +118,10 @@ class Frozen:
                 self._zero_features[feature] = self.encoder(self.encoder.zero_pixels().to(self.device), feature)[0].float()
         return self._zero_features[feature]
 
+    def zero_features_are(self, feature: Feature, values: Tensor) -> None:
+        """Take what `zero_features` gives from a cache: [E] or [S, F], so that the encoder need not be loaded."""
+        self._zero_features[feature] = values.to(self.device).float()
+
     def release(self, *parts: str) -> None:
         """Forget loaded parts ("vae", "encoder", "text_encoders"); they are loaded again when used."""
         for part in parts:

@@ -56,7 +56,7 @@ def tiny_config(folder: Path, **sections: dict[str, Any]) -> Config:
         },
     }  # fmt: skip
     for section, values in sections.items():
-        tables[section] |= values
+        tables[section] = tables.get(section, {}) | values
     return configs.parse(tables)
 
 

@@ -21,12 +21,23 @@ CONTEXT = 32
 VOCABULARY = 49408
 
 
-def write_base(folder: Path, kind: str = "sd", prediction: str = "epsilon", vae: str = "kl", seed: int = 0) -> Path:
-    """A diffusers folder of a tiny base. kind: "sd" (one text encoder) or "sdxl" (two, and size conditioning)."""
+def write_base(
+    folder: Path,
+    kind: str = "sd",
+    prediction: str = "epsilon",
+    vae: str = "kl",
+    seed: int = 0,
+    context: int = CONTEXT,
+    unet: UNet2DConditionModel | None = None,
+) -> Path:
+    """A diffusers folder of a tiny base. kind: "sd" (one text encoder) or "sdxl" (two, and size conditioning).
+
+    unet: another one than the tiny, with its context width.
+    """
     torch.manual_seed(seed)
-    tiny_unet(kind).save_pretrained(folder / "unet")
+    (unet or tiny_unet(kind)).save_pretrained(folder / "unet")
     tiny_vae(vae).save_pretrained(folder / "vae")
-    widths = (CONTEXT // 2, CONTEXT // 2) if kind == "sdxl" else (CONTEXT,)
+    widths = (context // 2, context // 2) if kind == "sdxl" else (context,)
     for number, width in enumerate(widths):
         suffix = "_2" if number else ""
         text = CLIPTextConfig(
