@@ -1,8 +1,8 @@
 """`python -m trainer cache`: compute once what never changes, for every sample and every text of the data.
 
-Shard by shard, each written whole: a run that was killed goes on with the first shard that is missing. Several processes
-(`accelerate launch -m trainer cache CONFIG`) share the shards out. Results are stored in the number format in which the
-frozen parts compute, so nothing is lost by storing them.
+Shard by shard, each written whole: a run that was killed goes on with the first shard that is missing. Several
+processes (`accelerate launch -m trainer cache CONFIG`) share the shards out. Results are stored in the number format
+in which the frozen parts compute, so nothing is lost by storing them.
 """
 
 from __future__ import annotations
@@ -73,7 +73,8 @@ class Builder:
             made = read_part(self.folder / part)
             if made and (differs := difference(made["made with"], values)):
                 raise ValueError(
-                    f"{self.folder} holds another cache: of its {part} the {differs}; give another data.cache, or delete {self.folder / part}"
+                    f"{self.folder} holds another cache: of its {part} the {differs}; "
+                    f"give another data.cache, or delete {self.folder / part}"
                 )
         texts = Texts(self.source)
         for part, values in wanted.items():
@@ -149,7 +150,8 @@ class Builder:
         return torch.cat(out) if out else torch.zeros(0)
 
     def _features(self, condition: Tensor) -> Tensor:
-        return self.frozen.encoder(condition.to(self.frozen.device), self.feature)
+        features: Tensor = self.frozen.encoder(condition.to(self.frozen.device), self.feature)
+        return features
 
     def _report(self) -> None:
         """Name the samples that were left out, when all processes have written their shards."""

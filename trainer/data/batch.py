@@ -24,7 +24,8 @@ class Skipped:
 class Item:
     """One sample as a reader gives it, without its random draws: of each pair, raw or cached, one is None.
 
-    pixels: [3, R, R] or moments: [2, C, h, w]. condition: [3, S, S] or features: [E] or [S, F]. caption, and text: [T, D].
+    pixels: [3, R, R] or moments: [2, C, h, w]. condition: [3, S, S] or features: [E] or [S, F].
+    caption or text: [T, D].
     sizes: SDXL's six numbers.
     """
 

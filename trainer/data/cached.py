@@ -21,7 +21,10 @@ ZERO = "zero"  # the dropped picture's features, in the first shard
 
 
 def open_cache(config: Config, feature: Feature, source: Source) -> CachedReader:
-    """The cache of data.cache. Raises ValueError when it does not fit this training or is not complete, saying which part."""
+    """The cache of data.cache.
+
+    Raises ValueError when it does not fit this training or is not complete, saying which part.
+    """
     folder = Path(config.data.cache)
     again = "run python -m trainer cache with this config"
     for part, wanted in fingerprints(config, source, feature).items():
@@ -37,7 +40,8 @@ def open_cache(config: Config, feature: Feature, source: Source) -> CachedReader
         missing = [number for number in range(count_shards(rows)) if not shard_path(folder / part, number).exists()]
         if missing:
             raise ValueError(
-                f"the cache {folder} is not complete: {len(missing)} of {count_shards(rows)} files of its {part} are missing; {again} to go on"
+                f"the cache {folder} is not complete: {len(missing)} of {count_shards(rows)} files of its {part} "
+                f"are missing; {again} to go on"
             )
     return CachedReader(folder, feature, len(source))
 

@@ -24,7 +24,8 @@ def fingerprints(config: Config, source: Source, feature: Feature) -> dict[str, 
     """For each part of a cache the values that shape it. Raises ValueError for data that cannot be cached."""
     if config.data.crop != "centre":
         raise ValueError(
-            f'a cache holds one crop of a picture: set data.crop to "centre" instead of "{config.data.crop}", or clear data.cache'
+            f'a cache holds one crop of a picture: set data.crop to "centre" instead of "{config.data.crop}", '
+            "or clear data.cache"
         )
     data, model = config.data, config.model
     samples = {"data": source.identity()[:16], "number of samples": len(source), "smallest side": data.min_side}

@@ -93,7 +93,7 @@ class Samples(Dataset[Drawn | Fault | None]):
             skipped.append(found)
             place = order.replacement_place(seed, step, position, attempt, count)
         raise ValueError(
-            f"{len(skipped)} samples in a row cannot be used, the last is {found.name} ({found.reason}): "
+            f"{len(skipped)} samples in a row cannot be used, the last is {skipped[-1].name} ({skipped[-1].reason}): "
             f"look at the data with python -m trainer check {data.source}"
         )
 
@@ -163,7 +163,7 @@ class Loader:
     def _load(self, keys: Iterable[list[Key]]) -> Iterator[LoadedBatch]:
         loaded = DataLoader(
             self.samples,
-            batch_sampler=keys,  # type: ignore[arg-type]  # any iterable of lists of keys will do
+            batch_sampler=keys,  # any iterable of lists of keys will do
             num_workers=self.config.data.workers,
             collate_fn=_collate,
             worker_init_fn=start_worker,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,14 +57,14 @@ def replacement_place(seed: int, step: int, position: int, attempt: int, num_sam
 
 
 @lru_cache(maxsize=2)
-def permutation(seed: int, epoch: int, num_samples: int, purpose: int = EPOCH) -> NDArray[np.integer]:
+def permutation(seed: int, epoch: int, num_samples: int, purpose: int = EPOCH) -> NDArray[Any]:
     """All samples of an epoch in their order."""
     key = np.random.SeedSequence(seed, spawn_key=(purpose, epoch))
-    order = np.argsort(np.random.Philox(key).random_raw(num_samples), kind="stable")
-    return order.astype(np.uint32) if num_samples < 2**32 else order
+    order: Any = np.argsort(np.random.Philox(key).random_raw(num_samples), kind="stable")
+    return np.asarray(order, dtype=np.uint32 if num_samples < 2**32 else np.int64)
 
 
-def split(seed: int, num_samples: int, num_held_out: int) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+def split(seed: int, num_samples: int, num_held_out: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Indices of the samples that are trained, and of those kept out for the validation loss, both ascending.
 
     Raises ValueError when none would be left to train.

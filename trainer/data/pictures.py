@@ -1,7 +1,7 @@
 """From a picture's bytes to what the autoencoder and the image encoder see.
 
-The target, as in the paper's training: shortest side to the resolution (Pillow's bilinear, as torchvision's Resize), then
-a crop of the resolution, in [-1, 1]. The encoder's square is `ipadapter_core.picture.square`, as the nodes cut it.
+The target, as in the paper's training: shortest side to the resolution (Pillow's bilinear, as torchvision's Resize),
+then a crop of the resolution, in [-1, 1]. The encoder's square is `ipadapter_core.picture.square`, as the nodes cut it.
 A picture that cannot be used is a value (`Unusable`), not an error: a training goes on without it and reports it.
 """
 
@@ -73,9 +73,9 @@ def decode(picture: Picture, min_side: int = 1) -> Image.Image | Unusable:
                 opened.seek(0)
                 return on_white(ImageOps.exif_transpose(opened))
     except FileNotFoundError:
-        return Unusable("missing", f"there is no file {picture}")
+        return Unusable("missing", f"there is no file {picture!s}")
     except PermissionError:
-        return Unusable("unreadable", f"the file {picture} may not be read")
+        return Unusable("unreadable", f"the file {picture!s} may not be read")
     except Image.DecompressionBombError:
         return Unusable("too large", f"more than {MAX_PIXELS:,} pixels")
     except DAMAGED as error:
@@ -126,7 +126,7 @@ class Target:
 
 
 def cut_target(image: Image.Image, resolution: int, where: tuple[float, float] | None = None) -> Target:
-    """Shortest side to `resolution`, then its crop: the centre, or at `where` (x and y of the free range, in [0, 1))."""
+    """Shortest side to `resolution`, then its crop: the centre, or at `where` (x and y of the free range, 0..1)."""
     width, height = image.size
     short = min(width, height)
     size = (int(resolution * width / short), int(resolution * height / short))

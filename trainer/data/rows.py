@@ -33,7 +33,7 @@ class Rows:
 
 
 def read_json_list(path: Path, check: Check) -> Rows:
-    """The rows of a file with one JSON list of objects, checked. Raises ValueError with the place of the first fault."""
+    """The rows of a file with one JSON list of objects, checked. Raises ValueError with the place of a fault."""
     try:
         rows = json.loads(path.read_bytes())
     except json.JSONDecodeError as error:

@@ -65,13 +65,14 @@ def write_part(folder: Path, values: Mapping[str, Any]) -> None:
 def read_part(folder: Path) -> dict[str, Any] | None:
     """What a part was made with; None when there is none."""
     try:
-        return json.loads((folder / PART).read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads((folder / PART).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{folder / PART} cannot be read ({error}): delete {folder} and make the cache again"
         ) from error
+    return found
 
 
 def cannot_write(folder: Path, error: Exception) -> ValueError:
@@ -98,9 +99,10 @@ class Shards:
     def row(self, shard: int, name: str, row: int) -> Tensor:
         """One row of a shard's tensor. Raises ValueError when the shard is damaged."""
         try:
-            return self._file(shard).tensors.get_slice(name)[row]
+            found: Tensor = self._file(shard).tensors.get_slice(name)[row]
         except safetensors.SafetensorError as error:
             raise self._damaged(shard, error) from error
+        return found
 
     def has(self, shard: int, name: str) -> bool:
         """Whether a shard has a tensor of this name."""
@@ -114,7 +116,7 @@ class Shards:
         if shard not in self._opened:
             path = shard_path(self.folder, shard)
             try:
-                file = safetensors.safe_open(path, framework="pt")
+                file: Any = safetensors.safe_open(path, framework="pt")
                 self._opened[shard] = _Opened(
                     file, set(file.keys()), json.loads((file.metadata() or {}).get("rows", "{}"))
                 )

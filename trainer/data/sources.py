@@ -24,7 +24,7 @@ def open_source(data: DataConfig) -> Source:
     """
     if not data.source:
         raise ValueError(
-            "data.source is not set: give a JSON list, JSON lines, a folder, WebDataset shards or a Hugging Face dataset"
+            "data.source is not set: give a JSON list, JSON lines, a folder, shards or a Hugging Face dataset"
         )
     kind = _format(data) if data.format == "auto" else data.format
     source: Source
@@ -69,7 +69,7 @@ class ListSource:
         self.folder = Path(data.pictures) if data.pictures else path.parent
         if not self.folder.is_dir():
             raise ValueError(
-                f"there is no folder {self.folder}: correct data.pictures, which the names in {path.name} are relative to"
+                f"there is no folder {self.folder}: correct data.pictures, where the pictures of {path.name} are"
             )
         self.image = data.image_column or "image_file"
         self.caption = data.caption_column
@@ -135,7 +135,7 @@ class FolderSource:
             stem = name.rpartition(".")[0]
             if self.condition and stem not in of_target:
                 raise ValueError(
-                    f"{name} has no {stem}.{self.condition}.png or the like beside it: add it, or clear data.condition_column"
+                    f"{name} has no {stem}.{self.condition}.png or the like: add it, or clear data.condition_column"
                 )
             text = f"{stem}.txt"
             rows.append([name, text if text in files else "", of_target.get(stem, "")])

@@ -5,7 +5,6 @@ The shards' headers are read once, when the source is opened; pictures are then 
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import tarfile
@@ -33,7 +32,7 @@ def find_shards(pattern: str) -> list[Path]:
         return sorted(path.glob("*.tar"))
     if path.is_file():
         return [path] if path.suffix == ".tar" else []
-    return sorted(Path(name) for name in glob.glob(pattern) if name.endswith(".tar"))
+    return sorted(found for found in path.parent.glob(path.name) if found.suffix == ".tar")
 
 
 class ShardSource:
@@ -57,7 +56,7 @@ class ShardSource:
                 text, condition = _member(members, self.texts), _member(members, self.conditions)
                 if self.conditions and condition is None:
                     raise ValueError(
-                        f"{key} in {path.name} has no member {self.conditions[0]}: add it, or clear data.condition_column"
+                        f"{key} in {path.name} has no {self.conditions[0]}: add it, or clear data.condition_column"
                     )
                 is_json = text is not None and _extension_found(members, self.texts) == "json"
                 names.append(key.encode())
@@ -108,7 +107,8 @@ def _opened(path: Path) -> BinaryIO:
 
 def _samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
     """Consecutive members of one key: the key, and offset and size by extension."""
-    key, members = "", {}
+    key = ""
+    members: dict[str, tuple[int, int]] = {}
     try:
         with tarfile.open(path, "r:") as archive:
             for member in archive:
