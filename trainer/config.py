@@ -151,11 +151,10 @@ def fixed_values(config: Config) -> dict[str, Any]:
     """Every value that must be the same when a run goes on, by "section.key"."""
     flat = {
         f"{section}.{key}": value
-        for section, values in dataclasses.asdict(config).items()
+        for section, values in tables(config).items()
         for key, value in values.items()
         if key not in FREE.get(section, ())
     }
-    flat = {key: list(value) if isinstance(value, tuple) else value for key, value in flat.items()}
     return flat | {"samples per step": config.samples_per_step}
 
 
@@ -221,10 +220,18 @@ def parse(tables: Mapping[str, Any]) -> Config:
     return config
 
 
+def tables(config: Config) -> dict[str, dict[str, Any]]:
+    """A config as the nested values that `parse` reads."""
+    return {
+        section: {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+        for section, values in dataclasses.asdict(config).items()
+    }
+
+
 def save(config: Config, path: str | Path) -> None:
     """Write every value of a config as TOML that `load` reads back to the same config."""
     lines = []
-    for section, values in dataclasses.asdict(config).items():
+    for section, values in tables(config).items():
         lines += [f"[{section}]", *(f"{key} = {_toml_text(value)}" for key, value in values.items()), ""]
     path = Path(path)
     temporary = path.with_name(f".{path.name}.part")
@@ -240,8 +247,7 @@ def _toml_value(text: str) -> Any:
 
 
 def _toml_text(value: Any) -> str:
-    # JSON's numbers, booleans, strings and arrays are TOML's too
-    return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False)  # JSON's numbers, booleans, strings and arrays are TOML's too
 
 
 def _nearest(name: str, known: Iterable[str], section: str = "") -> str:

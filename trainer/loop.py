@@ -49,7 +49,11 @@ def train(config: Config, run: Path) -> int:
         with Stop() as stop, held(run) if parallel.is_main else nullcontext():
             if parallel.is_main:
                 checkpoint.clean(run)
-            return Training(config, run, parallel, stop).go()
+            training = Training(config, run, parallel, stop)
+            try:
+                return training.go()
+            finally:
+                training.close()
     finally:
         parallel.close()
 
@@ -86,35 +90,42 @@ class Training:
     def go(self) -> int:
         """Run the remaining steps, save, and return the step reached."""
         steps = self.config.run.steps
-        window, batches, first = Window(), self.loader.batches(self.step), self.step + 1
-        bar = tqdm(total=steps, initial=self.step, unit="step", disable=not self.parallel.is_main, dynamic_ncols=True)
-        window.restart()
-        while self.step < steps:
-            rate = learning_rate(self.config, self.step)
-            sums, norm, waited = self._step(batches, rate)
-            self.step += 1
-            if self.average:
-                self.average.update(self.step)
-            window.add(sums, norm, waited)
-            if self.step == first:
-                self._report_state()
-            bar.update()
-            if self._is_due(self.config.run.log_every_steps):
-                self._report(window, rate, bar)
-            is_asked, began = bool(sums[STOP]), time.perf_counter()
-            if is_asked or self._is_due(self.config.run.save_every_steps) or self.step == steps:
-                self.save()
-            if is_asked:
-                break
-            if self._is_due(self.config.run.validate_every_steps):
-                self.validate()
-            if self._is_due(self.config.run.sample_every_steps):
-                self.sample()
-            window.started += time.perf_counter() - began  # the speed is that of the training alone
-        bar.close()
+        window, batches = Window(), self.loader.batches(self.step)
+        self.first = self.step + 1
+        hidden = not self.parallel.is_main
+        with tqdm(total=steps, initial=self.step, unit="step", disable=hidden, dynamic_ncols=True) as bar:
+            window.restart()
+            while self.step < steps and not self._one(window, batches, bar):
+                pass
+        return self.step
+
+    def _one(self, window: Window, batches: Iterator[Batch], bar: tqdm) -> bool:
+        """One step and what is due after it; whether the run was asked to stop, and has saved."""
+        rate = learning_rate(self.config, self.step)
+        sums, norm, waited = self._step(batches, rate)
+        self.step += 1
+        if self.average:
+            self.average.update(self.step)
+        window.add(sums, norm, waited)
+        if self.step == self.first:
+            self._report_state()
+        bar.update()
+        if self._is_due(self.config.run.log_every_steps):
+            self._report(window, rate, bar)
+        is_asked, began = bool(sums[STOP]), time.perf_counter()
+        if is_asked or self._is_due(self.config.run.save_every_steps) or self.step == self.config.run.steps:
+            self.save()
+        if not is_asked and self._is_due(self.config.run.validate_every_steps):
+            self.validate()
+        if not is_asked and self._is_due(self.config.run.sample_every_steps):
+            self.sample()
+        window.started += time.perf_counter() - began  # the speed is that of the training alone
+        return is_asked
+
+    def close(self) -> None:
+        """Close the log's files, whatever has happened."""
         if self.log:
             self.log.close()
-        return self.step
 
     def _is_due(self, every: int) -> bool:
         return bool(every) and self.step % every == 0
