@@ -90,7 +90,7 @@ def sample(options: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def check(options: argparse.Namespace, _: Sequence[str]) -> int:
-    from .check import run_check
+    from .data.check import run_check
 
     return run_check(options)
 
@@ -139,7 +139,9 @@ def parser() -> argparse.ArgumentParser:
         return found
 
     def with_config(found: argparse.ArgumentParser) -> None:
-        found.add_argument("config", metavar="CONFIG", help="a TOML file, or a preset: sd15, sd15_plus, sdxl, sdxl_plus")
+        found.add_argument(
+            "config", metavar="CONFIG", help="a TOML file, or a preset: sd15, sd15_plus, sdxl, sdxl_plus"
+        )
         _add_set(found)
 
     found = command("train", train, "Start a training.")
@@ -166,7 +168,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_set(found: argparse.ArgumentParser) -> None:
-    found.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a value of the config")
+    found.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a value of the config"
+    )
 
 
 def _add_sample(found: argparse.ArgumentParser) -> None:

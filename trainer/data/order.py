@@ -60,8 +60,8 @@ def replacement_place(seed: int, step: int, position: int, attempt: int, num_sam
 def permutation(seed: int, epoch: int, num_samples: int, purpose: int = EPOCH) -> NDArray[Any]:
     """All samples of an epoch in their order."""
     key = np.random.SeedSequence(seed, spawn_key=(purpose, epoch))
-    order: Any = np.argsort(np.random.Philox(key).random_raw(num_samples), kind="stable")
-    return np.asarray(order, dtype=np.uint32 if num_samples < 2**32 else np.int64)
+    order: NDArray[Any] = np.argsort(np.random.Philox(key).random_raw(num_samples), kind="stable")
+    return order.astype(np.uint32) if num_samples < 2**32 else order
 
 
 def split(seed: int, num_samples: int, num_held_out: int) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -98,7 +98,7 @@ def timestep(uniform: float, cumulative: NDArray[np.float64]) -> int:
     return min(int(np.searchsorted(cumulative, uniform, side="right")), len(cumulative) - 1)
 
 
-def _words(seed: int, *key: int, count: int) -> NDArray[np.uint64]:
+def _words(seed: int, *key: int, count: int) -> NDArray[Any]:
     return np.random.SeedSequence(seed, spawn_key=key).generate_state(count, np.uint64)
 
 

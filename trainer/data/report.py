@@ -26,12 +26,17 @@ class SkipReport:
             return
         self.names |= new.keys()
         if self.path:
-            lines = "".join(_line(fault) for fault in new.values())
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(lines)
+            self._append(self.path, "".join(_line(fault) for fault in new.values()))
         for fault in new.values():
             place = f"; all are named in {self.path}" if self.path else ""
             logger.warning("skipped %s: %s (%d so far%s)", fault.name, fault.reason, len(self.names), place)
+
+    def _append(self, path: Path, lines: str) -> None:
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(lines)
+        except OSError as error:  # no reason to stop a training: the log names them too
+            logger.warning("%s cannot be written (%s)", path, error.strerror)
 
 
 def read_report(path: Path) -> list[Skipped]:

@@ -66,7 +66,7 @@ def read_part(folder: Path) -> dict[str, Any] | None:
     """What a part was made with; None when there is none."""
     try:
         found: dict[str, Any] = json.loads((folder / PART).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(
