@@ -17,13 +17,14 @@ from ipadapter_core import (
     build_adapter,
     read_adapter,
 )
+from ipadapter_core.spec import Feature
 
 from .attention import text_keys_values, unet_layers
 from .config import AdapterConfig, Config
 from .encoder import EncoderShape
 
 TOKENS = {"base": 4, "plus": 16}
-# Width of the published resamplers, by context width; depth 4, heads 64 wide, feed-forward x4. Other bases: their context.
+# Width of the published resamplers, by context width; depth 4, feed-forward x4. Other bases: their context.
 RESAMPLER_WIDTH = {768: 768, 1024: 1024, 2048: 1280}
 HEAD_WIDTH = 64
 
@@ -53,9 +54,11 @@ def adapter_spec(config: AdapterConfig, unet: UNet2DConditionModel, encoder: Enc
     is_plus = config.family == "plus"
     width = config.width or RESAMPLER_WIDTH.get(context_dim, -(-context_dim // HEAD_WIDTH) * HEAD_WIDTH)
     if is_plus and width % HEAD_WIDTH:
-        raise ValueError(f"adapter.width = {width} should be a multiple of {HEAD_WIDTH}, the width of an attention head")
+        raise ValueError(
+            f"adapter.width = {width} should be a multiple of {HEAD_WIDTH}, the width of an attention head"
+        )
     resampler = ResamplerProjection(width, config.depth or 4, width // HEAD_WIDTH, 4 * width)
-    feature = "penultimate" if is_plus else "pooled"
+    feature: Feature = "penultimate" if is_plus else "pooled"
     return AdapterSpec(
         family=config.family,
         feature=feature,
@@ -68,7 +71,7 @@ def adapter_spec(config: AdapterConfig, unet: UNet2DConditionModel, encoder: Enc
 
 
 def new_adapter(config: Config, unet: UNet2DConditionModel, encoder: EncoderShape, **factory: Any) -> IPAdapter:
-    """The adapter at step 0, in fp32: K' and V' from the text's K and V, the projection from run.seed, or a published file.
+    """The adapter at step 0, in fp32: K' and V' from the text's K and V, the projection from run.seed; or a file.
 
     Raises ValueError when adapter.start_from does not fit the base, the encoder or the config.
     """
@@ -92,7 +95,9 @@ def new_adapter(config: Config, unet: UNet2DConditionModel, encoder: EncoderShap
 def _started(config: Config, spec: AdapterSpec, widths: dict[int, int]) -> IPAdapter:
     path = Path(config.adapter.start_from)
     if not path.is_file():
-        raise ValueError(f"there is no adapter file {path}: correct adapter.start_from, or leave it empty to start anew")
+        raise ValueError(
+            f"there is no adapter file {path}: correct adapter.start_from, or leave it empty to start anew"
+        )
     adapter = build_adapter(read_adapter(path).tensors).float()
     found = adapter.spec
     for name, mine, theirs, where in (
@@ -103,9 +108,13 @@ def _started(config: Config, spec: AdapterSpec, widths: dict[int, int]) -> IPAda
         ("tokens", config.adapter.num_tokens or found.num_tokens, found.num_tokens, "adapter.num_tokens"),
     ):
         if mine != theirs:
-            raise ValueError(f"{path.name} has the {name} {theirs}, this training {mine}: change {where}, or start from another file")
+            raise ValueError(
+                f"{path.name} has the {name} {theirs}, this training {mine}: change {where}, or start from another file"
+            )
     if widths != {index: adapter.ip_adapter[str(index)].to_k_ip.out_features for index in found.layers}:
-        raise ValueError(f"{path.name} is for a base with layers of other widths: change model.base, or start from another file")
+        raise ValueError(
+            f"{path.name} is for a base with layers of other widths: change model.base, or start from another file"
+        )
     return adapter.train().requires_grad_(True)
 
 

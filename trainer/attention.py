@@ -1,4 +1,4 @@
-"""Decoupled cross-attention in diffusers' UNet: a processor that calls the core's function, on every cross-attention layer.
+"""Decoupled cross-attention in diffusers' UNet: a processor that calls the core's function.
 
 Shapes: B batch, N queries (latent positions), T tokens, C context width, D layer width.
 """
@@ -47,13 +47,17 @@ class DecoupledAttention:
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
     ) -> Tensor:
-        assert encoder_hidden_states is not None and attention_mask is None, "a cross-attention layer without a text mask"
+        assert encoder_hidden_states is not None and attention_mask is None, (
+            "a cross-attention layer without a text mask"
+        )
         assert hidden_states.ndim == 3 and attn.group_norm is None and attn.spatial_norm is None
         residual = hidden_states
         if attn.norm_cross:
             encoder_hidden_states = attn.norm_encoder_hidden_states(encoder_hidden_states)
         q, k, v = attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
-        images = [ImageKV(image.k.to(q.dtype), image.v.to(q.dtype)) for image in self.prompts.of_layer.get(self.index, ())]
+        images = [
+            ImageKV(image.k.to(q.dtype), image.v.to(q.dtype)) for image in self.prompts.of_layer.get(self.index, ())
+        ]
         attend = partial(attention, num_heads=attn.heads)
         out = decoupled_attention(q, k, v, images, attend, attend)
         for layer in attn.to_out:
@@ -82,7 +86,9 @@ def unet_layers(unet: UNet2DConditionModel) -> list[Layer]:
     names = [name for name, _ in unet.named_modules()]
     table = layer_table(names, blocks if isinstance(blocks, int) else blocks[0])
     if not table:
-        raise ValueError("the base has no cross-attention layers, so an image prompt has nowhere to act: use SD1.5, SD2 or SDXL")
+        raise ValueError(
+            "the base has no cross-attention layers, so an image prompt has nowhere to act: use SD1.5, SD2 or SDXL"
+        )
     return table
 
 

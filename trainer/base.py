@@ -40,13 +40,17 @@ class BaseFiles:
         if not model.base:
             raise ValueError("model.base is not set: give a diffusers folder or a checkpoint file")
         if not self.path.exists():
-            raise ValueError(f"there is no base {model.base}: give a diffusers folder or a checkpoint file in model.base")
+            raise ValueError(
+                f"there is no base {model.base}: give a diffusers folder or a checkpoint file in model.base"
+            )
         if self.path.is_dir() and not (self.path / "unet" / "config.json").exists():
-            raise ValueError(f"{self.path} is no diffusers folder of a UNet model (it has no unet/config.json): check model.base")
+            raise ValueError(
+                f"{self.path} is no diffusers folder of a UNet model (it has no unet/config.json): check model.base"
+            )
 
     @cached_property
     def layout(self) -> Path:
-        """The folder with the JSON files: the base's own, the one of model.base_config, or a shipped one by the file's keys."""
+        """The folder with the JSON files: the base's own, model.base_config, or a shipped one by the file's keys."""
         if self.path.is_dir():
             return self.path
         if self.model.base_config:
@@ -88,7 +92,9 @@ class BaseFiles:
         folder = own if own and own.is_dir() else self.layout / "vae"
         kind = _autoencoder(folder)
         signature = inspect.signature(kind.__init__).parameters
-        defaults = {name: value.default for name, value in signature.items() if name in ("scaling_factor", "shift_factor")}
+        defaults = {
+            name: value.default for name, value in signature.items() if name in ("scaling_factor", "shift_factor")
+        }
         return defaults | json.loads((folder / "config.json").read_text())
 
     def load_text_encoders(self, dtype: torch.dtype = torch.float32) -> list[Any]:
@@ -144,7 +150,9 @@ def layout_folder(name: str) -> Path:
     folder = LAYOUTS / name if (LAYOUTS / name / "unet").is_dir() else Path(name)
     if not (folder / "unet" / "config.json").exists():
         shipped = ", ".join(sorted(path.name for path in LAYOUTS.iterdir() if path.is_dir()))
-        raise ValueError(f"model.base_config = {name!r} has no unet/config.json: give a diffusers folder or one of {shipped}")
+        raise ValueError(
+            f"model.base_config = {name!r} has no unet/config.json: give a diffusers folder or one of {shipped}"
+        )
     return folder
 
 
@@ -154,7 +162,8 @@ def read_unet_config(layout: Path) -> dict[str, Any]:
     kind = config.get("_class_name", "UNet2DConditionModel")
     if kind != "UNet2DConditionModel":
         raise ValueError(
-            f"the base's UNet is a {kind}, which has no cross-attention for image prompts: use a UNet2DConditionModel (SD1.5, SD2, SDXL)"
+            f"the base's UNet is a {kind}, which has no cross-attention for image prompts: "
+            "use a UNet2DConditionModel (SD1.5, SD2, SDXL)"
         )
     return config
 

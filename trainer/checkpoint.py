@@ -1,11 +1,11 @@
 """Checkpoints of a run: written whole or not at all, found again after any kill, the same for any number of processes.
 
-    RUN/checkpoints/step-00010000/adapter.safetensors   the adapter, as every other program loads it (the average, if kept)
+    RUN/checkpoints/step-00010000/adapter.safetensors   the adapter as other programs load it (the average, if kept)
                                   state.safetensors     weights, optimiser state and average, whole, in fp32
                                   state.json            step, settings, loss scale
 
-A checkpoint is written in a hidden folder that is renamed when all of it is on the disk. The random state is run.seed and
-the step: every random number of a sample is made from these and its position.
+A checkpoint is written in a hidden folder that is renamed when all of it is on the disk. The random state is run.seed
+and the step: every random number of a sample is made from these and its position.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def write(run: Path, saved: Saved, metadata: Mapping[str, str], config: Config) 
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
         groups = {"weights": saved.weights, "state": saved.state, "average": saved.average}
-        tensors = {f"{group}.{key}": value.contiguous() for group, values in groups.items() for key, value in values.items()}
+        tensors = {
+            f"{group}.{key}": value.contiguous() for group, values in groups.items() for key, value in values.items()
+        }
         save_file(tensors, part / STATE)
         write_adapter(part / ADAPTER, saved.average or saved.weights, metadata)
         settings = {"step": saved.step, "config": config.hash, "fixed": fixed_values(config), "scale": saved.scale}
@@ -103,7 +105,9 @@ def read(path: Path, config: Config | None = None) -> Saved:
         settings = json.loads((path / SETTINGS).read_text())
         tensors = load_file(path / STATE)
     except (OSError, json.JSONDecodeError, safetensors.SafetensorError) as error:
-        raise ValueError(f"the checkpoint {path} is incomplete or damaged ({error}): resume from another one") from error
+        raise ValueError(
+            f"the checkpoint {path} is incomplete or damaged ({error}): resume from another one"
+        ) from error
     if config is not None:
         _same_training(path, settings["fixed"], fixed_values(config))
     groups: dict[str, dict[str, Tensor]] = {"weights": {}, "state": {}, "average": {}}

@@ -1,7 +1,7 @@
 """What a training is, as frozen values: one TOML file, one section for each owner.
 
-    [model] the frozen parts      [adapter] what is trained     [data] pictures, captions, drops
-    [optimiser] how it is trained [run] where, how long, on what, and what is written
+[model] the frozen parts      [adapter] what is trained     [data] pictures, captions, drops
+[optimiser] how it is trained [run] where, how long, on what, and what is written
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from . import rules
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -30,7 +32,9 @@ class ModelConfig:
     """The frozen parts."""
 
     base: str = ""  # a diffusers folder, or a single checkpoint file (.safetensors, .ckpt) as ComfyUI uses it
-    base_config: str = ""  # for a single file: a diffusers folder of the same layout (its JSON files suffice); "" = by its keys
+    base_config: str = (
+        ""  # for a single file: a diffusers folder of the same layout (its JSON files suffice); "" = by its keys
+    )
     variant: str = ""  # of a diffusers folder's weight files, e.g. "fp16"; "" = the plain ones
     vae: str = ""  # another autoencoder (diffusers folder or file); "" = the base's own
     encoder: str = "ViT-H-14/laion2b_s32b_b79k"  # open_clip architecture/tag, a weights file, or a transformers folder
@@ -165,7 +169,9 @@ def spread(config: Config, processes: int) -> Config:
     """
     total = config.samples_per_step
     if total % processes:
-        raise ValueError(f"a step of {total} samples cannot be shared by {processes} processes: choose a divisor of {total}")
+        raise ValueError(
+            f"a step of {total} samples cannot be shared by {processes} processes: choose a divisor of {total}"
+        )
     share = total // processes
     batch_size = max(size for size in range(1, min(share, config.run.batch_size) + 1) if share % size == 0)
     parallel = "ddp" if config.run.parallel == "none" and processes > 1 else config.run.parallel
@@ -183,7 +189,12 @@ def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     type and values that exclude each other.
     """
     path = Path(path)
-    if not path.exists() and path.suffix in ("", ".toml") and (PRESETS / f"{path.stem}.toml").exists() and path.name == str(path):
+    if (
+        not path.exists()
+        and path.suffix in ("", ".toml")
+        and (PRESETS / f"{path.stem}.toml").exists()
+        and path.name == str(path)
+    ):
         path = PRESETS / f"{path.stem}.toml"
     if not path.is_file():
         presets = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.toml")))
@@ -209,14 +220,18 @@ def parse(tables: Mapping[str, Any]) -> Config:
         if name not in sections:
             raise ValueError(f"unknown section [{name}]{_nearest(name, sections)}")
         if not isinstance(values, Mapping):
-            raise ValueError(f"{name} = {values!r} stands outside of a section: put it under one of [{'], ['.join(sections)}]")
+            raise ValueError(
+                f"{name} = {values!r} stands outside of a section: put it under one of [{'], ['.join(sections)}]"
+            )
         hints = typing.get_type_hints(sections[name])
         for key in values:
             if key not in hints:
                 raise ValueError(f"unknown key {name}.{key}{_nearest(key, hints, name)}")
-        parts[name] = sections[name](**{key: _typed(f"{name}.{key}", value, hints[key]) for key, value in values.items()})
+        parts[name] = sections[name](
+            **{key: _typed(f"{name}.{key}", value, hints[key]) for key, value in values.items()}
+        )
     config = Config(**parts)
-    _check(config)
+    rules.check(config)
     return config
 
 
@@ -275,31 +290,3 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         words = {int: "a whole number", float: "a number", str: "a text in quotes", bool: "true or false"}
         raise ValueError(f"{name} = {value!r} should be {words[hint]}")
     return value
-
-
-def _check(config: Config) -> None:
-    drops = (config.data.drop_text, config.data.drop_image, config.data.drop_both)
-    if min(drops) < 0 or sum(drops) > 1:
-        raise ValueError(f"the drop probabilities {drops} must be 0 or more and 1 or less together: they are exclusive events")
-    for name in ("run.steps", "run.batch_size", "run.processes", "optimiser.accumulation", "data.resolution"):
-        section, key = name.split(".")
-        if (value := getattr(getattr(config, section), key)) < 1:
-            raise ValueError(f"{name} = {value} should be 1 or more")
-    if config.data.resolution % 8:
-        raise ValueError(f"data.resolution = {config.data.resolution} should be a multiple of 8, the autoencoder's cell")
-    if config.run.parallel == "none" and config.run.processes > 1:
-        raise ValueError(f"run.processes = {config.run.processes} needs run.parallel: choose ddp, zero1, zero2 or zero3")
-    is_zero = config.run.parallel.startswith("zero")
-    if config.run.offload_optimiser and not is_zero:
-        raise ValueError("run.offload_optimiser is DeepSpeed's: set run.parallel to zero1, zero2 or zero3, or leave it off")
-    if config.optimiser.eight_bit and is_zero:
-        raise ValueError("optimiser.eight_bit and DeepSpeed exclude each other: set run.parallel to none or ddp, or leave it off")
-    if not 0 <= config.optimiser.ema < 1:
-        raise ValueError(f"optimiser.ema = {config.optimiser.ema} is a decay: give 0 for none, or a value below 1 like 0.9999")
-    if config.optimiser.ema and is_zero and (config.run.parallel == "zero3" or config.run.precision == "fp16"):
-        raise ValueError("optimiser.ema needs whole fp32 weights on each process: choose zero1 or zero2 with fp32 or bf16, or ddp")
-    if len(config.optimiser.betas) != 2:
-        raise ValueError(f"optimiser.betas = {list(config.optimiser.betas)} should be two numbers, like [0.9, 0.999]")
-    for tracker in config.run.trackers:
-        if tracker not in ("tensorboard", "wandb"):
-            raise ValueError(f"unknown tracker {tracker!r} in run.trackers: choose among tensorboard and wandb")

@@ -100,7 +100,7 @@ class ImageEncoder(nn.Module):
 
 
 def load_encoder(name: str, architecture: str = "") -> ImageEncoder:
-    """The encoder that a config names, in fp32 on the CPU. Raises ValueError when there is none or weights do not fit."""
+    """The encoder that a config names, in fp32 on the CPU. Raises ValueError when there is none or it does not fit."""
     path = Path(name)
     if not path.exists():
         visual = _from_tag(name)
@@ -114,7 +114,9 @@ def load_encoder(name: str, architecture: str = "") -> ImageEncoder:
             raise ValueError(f"the image encoder {path.name} lacks the weight {key}: download it again")
         if weights[key].shape != value.shape:
             found, wanted = tuple(weights[key].shape), tuple(value.shape)
-            raise ValueError(f"the image encoder {path.name} has {key} of {found}, expected {wanted}: check its architecture")
+            raise ValueError(
+                f"the image encoder {path.name} has {key} of {found}, expected {wanted}: check its architecture"
+            )
     visual.load_state_dict({key: weights[key].float() for key in expected}, assign=True)
     return ImageEncoder(shape, visual, path.name)
 
@@ -169,9 +171,13 @@ def to_open_clip(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {key.removeprefix("visual."): value for key, value in weights.items() if key.startswith("visual.")}
     if "conv1.weight" in weights:
         return dict(weights)
-    named = {key.removeprefix("vision_model."): value for key, value in weights.items() if not key.startswith("text_model.")}
+    named = {
+        key.removeprefix("vision_model."): value for key, value in weights.items() if not key.startswith("text_model.")
+    }
     if "embeddings.patch_embedding.weight" not in named or "visual_projection.weight" not in named:
-        raise ValueError("no CLIP image encoder was found in it: expected open_clip's or transformers' CLIP with a projection")
+        raise ValueError(
+            "no CLIP image encoder was found in it: expected open_clip's or transformers' CLIP with a projection"
+        )
     out = {"proj": named["visual_projection.weight"].T.contiguous()}
     for key, value in named.items():
         for pattern, replacement in RENAMED:
@@ -198,12 +204,16 @@ def _weights_file(path: Path) -> Path:
     for name in ("model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin"):
         if (path / name).exists():
             return path / name
-    raise ValueError(f"the image encoder's folder {path} has no model.safetensors nor pytorch_model.bin: add the weights")
+    raise ValueError(
+        f"the image encoder's folder {path} has no model.safetensors nor pytorch_model.bin: add the weights"
+    )
 
 
 def _shape_of_folder(path: Path) -> EncoderShape:
     if not (path / "config.json").exists():
-        raise ValueError(f"the image encoder's folder {path} has no config.json: give a transformers folder, or the weights file")
+        raise ValueError(
+            f"the image encoder's folder {path} has no config.json: give a transformers folder, or the weights file"
+        )
     config: dict[str, Any] = json.loads((path / "config.json").read_text())
     vision = config.get("vision_config", config)
     preprocessing = path / "preprocessor_config.json"
@@ -230,7 +240,9 @@ def _shape_of_file(path: Path, architecture: str) -> EncoderShape:
     known = shape_of(architecture) if architecture else None
     width, _, patch_size, _ = weights["conv1.weight"].shape
     if known and known.width != width:
-        raise ValueError(f"{path.name} is {width} wide, {architecture} is {known.width}: correct model.encoder_architecture")
+        raise ValueError(
+            f"{path.name} is {width} wide, {architecture} is {known.width}: correct model.encoder_architecture"
+        )
     if not known and width not in HEADS:
         raise ValueError(f"no published encoder is {width} wide like {path.name}: set model.encoder_architecture")
     return EncoderShape(

@@ -12,7 +12,7 @@ from . import checkpoint
 
 
 def export(source: Path, out: Path, half: bool = False, raw: bool = False) -> str:
-    """Write the adapter of a run (its newest checkpoint) or a checkpoint as safetensors, or as a .bin pickle by the name.
+    """Write the adapter of a run (its newest checkpoint) or a checkpoint: safetensors, or a .bin pickle by the name.
 
     half: fp16 weights, half the size. raw: the last weights where the checkpoint also keeps their average.
     Returns a line about what was written. Raises ValueError when there is nothing to export.
@@ -32,7 +32,8 @@ def export(source: Path, out: Path, half: bool = False, raw: bool = False) -> st
         torch.save(groups, out)
     else:
         write_adapter(out, tensors, metadata)
-    return f"{out}: {spec.family} adapter for {spec.base}, {spec.num_tokens} tokens, {spec.encoder}, step {metadata.get('step', '?')}"
+    step = metadata.get("step", "?")
+    return f"{out}: {spec.family} adapter for {spec.base}, {spec.num_tokens} tokens, {spec.encoder}, step {step}"
 
 
 def find_checkpoint(source: Path) -> Path:
@@ -41,5 +42,7 @@ def find_checkpoint(source: Path) -> Path:
         return source
     newest = checkpoint.latest(source)
     if newest is None:
-        raise ValueError(f"{source} is neither a run with a checkpoint nor a checkpoint: give the folder that `train` wrote to")
+        raise ValueError(
+            f"{source} is neither a run with a checkpoint nor a checkpoint: give the folder that `train` wrote to"
+        )
     return newest

@@ -1,7 +1,7 @@
 """What the frozen parts compute: latent moments, text states, image features. All of it can be cached.
 
-Shapes: B batch, C latent channels, h and w latent height and width, T text tokens, D their width, P pooled text's width,
-S and F sequence and width of the image encoder's hidden states, E width of its pooled embedding.
+Shapes: B batch, C latent channels, h and w latent height and width, T text tokens, D their width, P pooled
+text's width, S and F sequence and width of the image encoder's hidden states, E width of its pooled embedding.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ class Frozen:
     Raises ValueError when a part is missing or of the wrong kind.
     """
 
-    def __init__(self, model: ModelConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, model: ModelConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    ) -> None:
         self.model = model
         self.device = torch.device(device)
         self.dtype = dtype
@@ -94,7 +96,7 @@ class Frozen:
 
     @torch.no_grad()
     def text_states(self, captions: list[str]) -> TextStates:
-        """Captions to text states: SD's last hidden states, or SDXL's two penultimate ones side by side and a pooled one."""
+        """Captions to text states: SD's last hidden states, or SDXL's two penultimate ones joined, and a pooled one."""
         is_pair = len(self.text_encoders) == 2
         states, pooled = [], None
         for tokenizer, encoder in zip(self.tokenizers, self.text_encoders, strict=True):
@@ -110,12 +112,14 @@ class Frozen:
         return self.encoder(self.encoder.pixels(pictures).to(self.device), feature).float()
 
     def zero_features(self, feature: Feature) -> Tensor:
-        """What stands for a dropped picture: a zero embedding [E], or the states [S, F] of a picture of zeros after normalisation."""
+        """What stands for a dropped picture: a zero embedding [E], or the states [S, F] of zero pixels."""
         if feature not in self._zero_features:
             if feature == "pooled":
                 self._zero_features[feature] = torch.zeros(self.encoder_shape.embed_dim, device=self.device)
             else:
-                self._zero_features[feature] = self.encoder(self.encoder.zero_pixels().to(self.device), feature)[0].float()
+                self._zero_features[feature] = self.encoder(self.encoder.zero_pixels().to(self.device), feature)[
+                    0
+                ].float()
         return self._zero_features[feature]
 
     def zero_features_are(self, feature: Feature, values: Tensor) -> None:

@@ -31,7 +31,11 @@ class Grid:
 
     @cached_property
     def scorer(self) -> Scorer | None:
-        return Scorer(self.config.run.score_encoder, self.diffusion.frozen.device) if self.config.run.score_encoder else None
+        return (
+            Scorer(self.config.run.score_encoder, self.diffusion.frozen.device)
+            if self.config.run.score_encoder
+            else None
+        )
 
     @property
     def columns(self) -> list[tuple[str, float]]:

@@ -22,7 +22,7 @@ from .frozen import Frozen, TextStates, latent_scale
 
 
 class Batch(Protocol):
-    """What the loader gives for one process and one batch. Either a raw part or its cached result is there, the other None.
+    """What the loader gives for one process and one batch. Of a raw part and its cached result one is there.
 
     names: for messages. pixels: [B, 3, H, W] of -1..1. moments: [B, 2, C, h, w] as `Frozen.latent_moments` gives.
     captions: "" where the text is dropped. text: their states, the empty caption's where dropped.
@@ -31,17 +31,28 @@ class Batch(Protocol):
     sizes: [B, 6], SDXL's original height and width, crop's top and left, target height and width.
     """
 
-    names: Sequence[str]
-    pixels: Tensor | None
-    moments: Tensor | None
-    captions: Sequence[str]
-    text: TextStates | None
-    condition: Tensor | None
-    features: Tensor | None
-    drop_image: Tensor
-    timesteps: Tensor
-    generators: Sequence[torch.Generator]
-    sizes: Tensor
+    @property
+    def names(self) -> Sequence[str]: ...
+    @property
+    def pixels(self) -> Tensor | None: ...
+    @property
+    def moments(self) -> Tensor | None: ...
+    @property
+    def captions(self) -> Sequence[str]: ...
+    @property
+    def text(self) -> TextStates | None: ...
+    @property
+    def condition(self) -> Tensor | None: ...
+    @property
+    def features(self) -> Tensor | None: ...
+    @property
+    def drop_image(self) -> Tensor: ...
+    @property
+    def timesteps(self) -> Tensor: ...
+    @property
+    def generators(self) -> Sequence[torch.Generator]: ...
+    @property
+    def sizes(self) -> Tensor: ...
 
 
 @dataclass(frozen=True)

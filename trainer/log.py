@@ -62,7 +62,11 @@ def keep_until(path: Path, step: int) -> None:
     """Keep a log's whole lines up to a step; what a kill has cut off is dropped."""
     if not path.exists():
         return
-    kept = [line for line in path.read_text(encoding="utf-8").splitlines() if (found := _step_of(line)) is not None and found <= step]
+    kept = [
+        line
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if (found := _step_of(line)) is not None and found <= step
+    ]
     part = path.with_name(f".{path.name}.part")
     part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
     part.replace(path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -73,7 +73,11 @@ class Training:
         self.step = 0  # optimiser steps done
         self._continue()
         self.log = Log(run, config, self.step) if parallel.is_main else None
-        self.grid = Grid(config, self.diffusion, self.loader.references()) if config.run.sample_every_steps and parallel.is_main else None
+        self.grid = (
+            Grid(config, self.diffusion, self.loader.references())
+            if config.run.sample_every_steps and parallel.is_main
+            else None
+        )
 
     def _continue(self) -> None:
         path = checkpoint.latest(self.run)
@@ -155,13 +159,18 @@ class Training:
     def _inputs(self, batch: Batch) -> Inputs:
         return to_inputs(batch, self.frozen, self.spec.feature, self.config.optimiser)
 
-    def _stop_broken(self, batches: list[tuple]) -> None:
-        mine = [name for names, losses in batches for name, loss in zip(names, losses.tolist(), strict=True) if loss != loss or abs(loss) == float("inf")]
+    def _stop_broken(self, batches: list[tuple[Sequence[str], Tensor]]) -> None:
+        mine = [
+            name
+            for names, losses in batches
+            for name, loss in zip(names, losses.tolist(), strict=True)
+            if loss != loss or abs(loss) == float("inf")
+        ]
         names = [name for found in self.parallel.gather_objects(mine) for name in found]
         last = checkpoint.latest(self.run)
         raise ValueError(
-            f"the loss of step {self.step + 1} is not finite for {', '.join(names[:4])}: look at that sample, or lower the "
-            f"learning rate or choose bf16; the last good checkpoint is {last.name if last else 'none'}"
+            f"the loss of step {self.step + 1} is not finite for {', '.join(names[:4])}: look at that sample, or lower "
+            f"the learning rate or choose bf16; the last good checkpoint is {last.name if last else 'none'}"
         )
 
     def _report(self, window: Window, rate: float, bar: tqdm) -> None:
@@ -174,7 +183,9 @@ class Training:
 
     def _report_state(self) -> None:
         sizes = self.parallel.gather_objects(self.parallel.state_bytes())
-        logger.info("optimiser state: %s bytes on processes 0 to %d", ", ".join(f"{size:,}" for size in sizes), len(sizes) - 1)
+        logger.info(
+            "optimiser state: %s bytes on processes 0 to %d", ", ".join(f"{size:,}" for size in sizes), len(sizes) - 1
+        )
 
     def save(self) -> None:
         """Write a checkpoint. Raises ValueError on every process when it could not be written."""
@@ -194,8 +205,7 @@ class Training:
     def _current(self) -> IPAdapter:
         """The adapter as its file would hold it now, apart from the wrapped one. Every process must call it."""
         weights = self.parallel.weights()
-        adapter = build_adapter(self.average.tensors() if self.average else weights, device=self.parallel.device)
-        return adapter
+        return build_adapter(self.average.tensors() if self.average else weights, device=self.parallel.device)
 
     def validate(self) -> None:
         """The loss of the held-out samples at fixed noise and timesteps, without drops or weights."""
@@ -206,7 +216,9 @@ class Training:
         sums = step_sums(empty, empty, empty.long(), number)
         for batch in self.loader.held_out():
             inputs = self._inputs(batch)
-            plain = self.diffusion.plain_losses(inputs, lambda features: adapter.keys_values(adapter.image_tokens(features)))
+            plain = self.diffusion.plain_losses(
+                inputs, lambda features: adapter.keys_values(adapter.image_tokens(features))
+            )
             sums = sums + step_sums(plain, plain, inputs.timesteps, number)
         total = self.parallel.sum(sums).cpu()
         if self.log:

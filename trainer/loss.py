@@ -31,8 +31,8 @@ def timestep_probabilities(config: OptimiserConfig, scheduler: DDPMScheduler) ->
 def loss_weights(config: OptimiserConfig, scheduler: DDPMScheduler) -> Tensor:
     """The weight of a sample's loss at each timestep, fp32.
 
-    min_snr: arXiv 2303.09556 for the scheduler's prediction. snr: clamp(1 / SNR, .3, 50), mean 1 over the timesteps drawn:
-    more weight to high noise, where layout and pattern are decided.
+    min_snr: arXiv 2303.09556 for the scheduler's prediction. snr: clamp(1 / SNR, .3, 50), mean 1 over the timesteps
+    drawn: more weight to high noise, where layout and pattern are decided.
     """
     snr = signal_to_noise(scheduler)
     if config.loss_weighting == "none":
@@ -46,7 +46,7 @@ def loss_weights(config: OptimiserConfig, scheduler: DDPMScheduler) -> Tensor:
 
 
 def target(scheduler: DDPMScheduler, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-    """What the UNet should give for these samples [B, C, h, w]: noise, velocity or the latents, as the scheduler's file says.
+    """What the UNet should give for these samples [B, C, h, w]: noise, velocity or latents, as the scheduler says.
 
     Raises ValueError for a prediction that is none of these.
     """

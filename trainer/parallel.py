@@ -37,7 +37,7 @@ class Parallel:
         if self.num_processes != config.run.processes:
             raise ValueError(
                 f"run.processes is {config.run.processes}, but {self.num_processes} were started: "
-                f"start with --processes {config.run.processes}, or accelerate launch --num_processes {config.run.processes}"
+                f"start with --processes {config.run.processes}, or accelerate launch --num_processes"
             )
 
     def _mixed_precision(self) -> str:
@@ -76,7 +76,7 @@ class Parallel:
             yield
 
     def backward(self, loss: Tensor, learning_rate: float) -> float | None:
-        """Backward of a batch's mean loss; in the last batch of a step also the optimiser's step, then the gradient's norm."""
+        """Backward of a batch's mean loss; in the last of a step the optimiser's step too, and the gradient's norm."""
         self.accelerator.backward(loss)
         if not self.accelerator.sync_gradients:
             return None
@@ -175,7 +175,9 @@ def build_optimiser(config: Config, trained: TrainedAdapter) -> torch.optim.Opti
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
-        raise ValueError("optimiser.eight_bit needs bitsandbytes: pip install bitsandbytes, or set it to false") from error
+        raise ValueError(
+            "optimiser.eight_bit needs bitsandbytes: pip install bitsandbytes, or set it to false"
+        ) from error
     return AdamW8bit(trained.parameters(), **options)
 
 

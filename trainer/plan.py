@@ -42,7 +42,9 @@ def make_plan(config: Config) -> Plan:
         adapter = new_adapter(config, unet, shape_of(config.model.encoder, config.model.encoder_architecture))
         visual = build_visual(shape_of(config.model.encoder, config.model.encoder_architecture))
         vae = build_vae(layout / "vae")
-        texts = [text_encoder_of(layout / name) for name in ("text_encoder", "text_encoder_2") if (layout / name).is_dir()]
+        texts = [
+            text_encoder_of(layout / name) for name in ("text_encoder", "text_encoder_2") if (layout / name).is_dir()
+        ]
     trained, half = count([adapter]), BYTES[config.run.precision]
     memory = {f"UNet, {config.run.precision}": count([unet]) * half}
     if not config.data.cache:
@@ -87,14 +89,17 @@ def count(modules: Iterable[nn.Module]) -> int:
 def describe(config: Config, plan: Plan, num_samples: int | None = None) -> str:
     """The plan as text. num_samples: of the data, None when it is not there yet."""
     run, steps = config.run, config.run.steps
+    layers, batches = plan.trained - plan.projection, config.optimiser.accumulation
     lines = [
         f"base                 {plan.base} ({config.model.base or 'not set'})",
         f"image encoder        {config.model.encoder}",
         f"adapter              {config.adapter.family}, {plan.tokens} image tokens, {plan.layers} layers",
-        f"trained weights      {plan.trained:,} ({plan.projection:,} projection, {plan.trained - plan.projection:,} K' and V')",
-        f"samples per step     {plan.samples_per_step} = {run.batch_size} x {run.processes} processes x {config.optimiser.accumulation}",
+        f"trained weights      {plan.trained:,} ({plan.projection:,} projection, {layers:,} K' and V')",
+        f"samples per step     {plan.samples_per_step} = {run.batch_size} x {run.processes} processes x {batches}",
         f"steps                {steps:,}, {plan.samples:,} samples",
-        f"epochs               {plan.samples / num_samples:,.1f} of {num_samples:,} samples" if num_samples else "epochs               the data is not there yet",
+        f"epochs               {plan.samples / num_samples:,.1f} of {num_samples:,} samples"
+        if num_samples
+        else "epochs               the data is not there yet",
         f"computing            {run.device}, {run.parallel}, frozen parts in {run.precision}",
         "memory of a process  without activations:",
         *(f"  {name:<32} {size / MIB:10,.0f} MiB" for name, size in plan.memory.items()),
@@ -113,7 +118,9 @@ def _files(config: Config, plan: Plan) -> list[str]:
         f"{run / 'config.toml'}",
         f"{run / 'log.jsonl'}, every {config.run.log_every_steps} steps",
         f"{run / 'tensorboard'}" if "tensorboard" in config.run.trackers else "no TensorBoard",
-        f"{run / 'samples'}, every {config.run.sample_every_steps} steps" if config.run.sample_every_steps else "no pictures",
+        f"{run / 'samples'}, every {config.run.sample_every_steps} steps"
+        if config.run.sample_every_steps
+        else "no pictures",
         f"{checkpoint.folder(run)}, every {config.run.save_every_steps} steps, "
         f"{config.run.keep_last or 'all'} kept: adapter {size:,.0f} MiB, state {copies * size:,.0f} MiB",
     ]
@@ -123,6 +130,8 @@ def _layout(config: Config) -> Path:
     if config.model.base and Path(config.model.base).exists():
         return BaseFiles(config.model).layout
     if not config.model.base_config:
-        raise ValueError(f"there is no base {config.model.base!r} to plan for: correct model.base, or set model.base_config to sd15, sd2 or sdxl")
+        raise ValueError(
+            f"there is no base {config.model.base!r} to plan for: correct model.base, "
+            "or set model.base_config to sd15, sd2 or sdxl"
+        )
     return layout_folder(config.model.base_config)
-

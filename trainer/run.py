@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import checkpoint, config as configs
+from . import checkpoint
+from . import config as configs
 from .config import Config
 
 try:
@@ -29,7 +30,9 @@ def start(config: Config) -> Path:
         raise ValueError("run.folder is not set: give the folder that the run writes to, or --set run.folder=...")
     run = Path(config.run.folder)
     if checkpoint.latest(run):
-        raise ValueError(f"{run} already holds a run: go on with it by `python -m trainer resume {run}`, or choose another run.folder")
+        raise ValueError(
+            f"{run} already holds a run: go on with `python -m trainer resume {run}`, or choose another run.folder"
+        )
     _writable(run)
     configs.save(config, run / CONFIG)
     return run
@@ -53,7 +56,7 @@ def go_on(run: Path, overrides: Iterable[str] = (), processes: int | None = None
 
 @contextmanager
 def held(run: Path) -> Iterator[None]:
-    """Inside `with`, no other process trains in the run's folder; the system gives it back when the process ends, however.
+    """Inside `with`, no other process trains in the run's folder; it is given back when the process ends, however.
 
     Raises ValueError when another one does.
     """
@@ -64,7 +67,9 @@ def held(run: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ValueError(f"another process is training in {run}: wait until it has stopped, or choose another run.folder") from error
+            raise ValueError(
+                f"another process is training in {run}: wait until it has stopped, or choose another run.folder"
+            ) from error
         yield
 
 
@@ -74,4 +79,6 @@ def _writable(run: Path) -> None:
         with tempfile.TemporaryFile(dir=run):
             pass
     except OSError as error:
-        raise ValueError(f"{run} cannot be written ({error.strerror}): give another run.folder, or change its permissions") from error
+        raise ValueError(
+            f"{run} cannot be written ({error.strerror}): give another run.folder, or change its permissions"
+        ) from error

@@ -16,7 +16,7 @@ from torch import Tensor
 from ipadapter_core import IPAdapter
 
 from .diffusion import Diffusion
-from .frozen import TextStates, latent_scale
+from .frozen import latent_scale
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,9 @@ class Sampling:
 
 
 @torch.no_grad()
-def sample(diffusion: Diffusion, adapter: IPAdapter, features: Tensor, settings: Sampling, resolution: int) -> list[Image.Image]:
+def sample(
+    diffusion: Diffusion, adapter: IPAdapter, features: Tensor, settings: Sampling, resolution: int
+) -> list[Image.Image]:
     """One picture of resolution x resolution for each row of image features [B, ...].
 
     The noise of row i is seeded with settings.seed + i, on the CPU, so that it is the same on every device.
@@ -40,12 +42,17 @@ def sample(diffusion: Diffusion, adapter: IPAdapter, features: Tensor, settings:
     frozen, count = diffusion.frozen, len(features)
     side = resolution // latent_cell(frozen.files.vae_config())
     channels = frozen.unet.config.in_channels
-    noise = [torch.randn(channels, side, side, generator=torch.Generator().manual_seed(settings.seed + row)) for row in range(count)]
+    noise = [
+        torch.randn(channels, side, side, generator=torch.Generator().manual_seed(settings.seed + row))
+        for row in range(count)
+    ]
     zero = frozen.zero_features(adapter.spec.feature).expand_as(features)
     tokens = adapter.image_tokens(torch.cat([zero, features.to(zero)]))
     keys_values = adapter.keys_values(tokens)
     text = frozen.text_states([settings.negative] * count + [settings.prompt] * count)
-    sizes = torch.tensor([[resolution, resolution, 0, 0, resolution, resolution]], device=frozen.device).repeat(2 * count, 1)
+    sizes = torch.tensor([[resolution, resolution, 0, 0, resolution, resolution]], device=frozen.device).repeat(
+        2 * count, 1
+    )
     scheduler = ddim(diffusion.scheduler.config)
     scheduler.set_timesteps(settings.steps, device=frozen.device)
     latents = torch.stack(noise).to(frozen.device) * scheduler.init_noise_sigma

@@ -36,7 +36,13 @@ def sample_to_file(options: argparse.Namespace) -> str:
     config = Config(model=model)
     frozen = Frozen(model, device, DTYPES[options.precision])
     adapter = build_adapter(file.tensors, device=device).float()
-    check_fit(adapter.spec.feature_dim, frozen.encoder_shape.feature_dim(adapter.spec.feature), "image features", name, "encoder")
+    check_fit(
+        adapter.spec.feature_dim,
+        frozen.encoder_shape.feature_dim(adapter.spec.feature),
+        "image features",
+        name,
+        "encoder",
+    )
     check_fit(adapter.spec.context_dim, frozen.unet.config.cross_attention_dim, "text states", name, "base")
     check_fit(len(adapter.spec.layers), len(text_keys_values(frozen.unet)), "layers", name, "base")
     resolution = options.resolution or int(file.metadata.get("resolution", RESOLUTION.get(adapter.spec.base, 512)))
@@ -46,7 +52,9 @@ def sample_to_file(options: argparse.Namespace) -> str:
         reference = _read(path)
         features = frozen.image_features([reference], adapter.spec.feature)
         pictures = [
-            sample(diffusion, adapter, features, dataclasses.replace(settings, seed=settings.seed + number), resolution)[0]
+            sample(
+                diffusion, adapter, features, dataclasses.replace(settings, seed=settings.seed + number), resolution
+            )[0]
             for number in range(options.number)
         ]
         rows.append([square(reference, resolution), *pictures])
@@ -73,14 +81,18 @@ def _model_and_adapter(options: argparse.Namespace) -> tuple[ModelConfig, Weight
     changes = {key: value for key, value in (("base", options.base), ("encoder", options.encoder)) if value}
     model = dataclasses.replace(model, **changes)
     if not model.base:
-        raise ValueError(f"the base of {path.name} is not known here: give --base, a diffusers folder or a checkpoint file")
+        raise ValueError(
+            f"the base of {path.name} is not known here: give --base, a diffusers folder or a checkpoint file"
+        )
     return model, file, path.name
 
 
 def check_fit(wanted: int, found: int, what: str, name: str, part: str) -> None:
     """Raises ValueError when the adapter's width or count is not the one of the base or encoder."""
     if wanted != found:
-        raise ValueError(f"{name} expects {wanted} {what}, the {part} has {found}: give the {part} that it was trained with")
+        raise ValueError(
+            f"{name} expects {wanted} {what}, the {part} has {found}: give the {part} that it was trained with"
+        )
 
 
 def _read(path: Path) -> Image.Image:

@@ -8,7 +8,7 @@ from .config import Config
 
 
 def learning_rate(config: Config, step: int) -> float:
-    """The rate of the optimiser's step number `step` (from 0): a linear warm-up, then constant, linear or cosine to 0."""
+    """The rate of the optimiser's step number `step` (from 0): linear warm-up, then constant, linear or cosine."""
     settings, total = config.optimiser, config.run.steps
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps

@@ -56,5 +56,7 @@ def _text_tower(name: str) -> tuple[Any, Any]:
         return open_clip.create_model(architecture, pretrained=tag), open_clip.get_tokenizer(architecture)
     folder = Path(name)
     if not (folder / "tokenizer_config.json").exists():
-        raise ValueError(f"run.score_encoder = {name!r} has no text encoder with a tokenizer: give a CLIP folder or an open_clip tag")
+        raise ValueError(
+            f"run.score_encoder = {name!r} has no text encoder with a tokenizer: give a CLIP folder or an open_clip tag"
+        )
     return CLIPModel.from_pretrained(folder), CLIPTokenizer.from_pretrained(folder)

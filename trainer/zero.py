@@ -109,7 +109,7 @@ class ZeroParallel(Parallel):
                     parameter.data.copy_(weights[name].to(parameter))
 
     def _make_state(self) -> None:
-        """DeepSpeed makes the optimiser's state at its first step: one without gradient and learning rate changes no weight."""
+        """DeepSpeed makes the optimiser's state at its first step: one of gradient and rate 0 changes no weight."""
         spec = self.trained.adapter.spec
         shape = (1, spec.feature_dim) if spec.feature == "pooled" else (1, 2, spec.feature_dim)
         outputs = self.keys_values(torch.zeros(shape, device=self.device))

@@ -17,13 +17,14 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
-
-import runs
 import torch
 
-from trainer import checkpoint
-from trainer.config import Config
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[2])]  # run as a script, it is in no package
+
+import runs  # noqa: E402
+
+from trainer import checkpoint  # noqa: E402
+from trainer.config import Config  # noqa: E402
 
 MODES = {
     "one process": {"parallel": "none", "processes": 1, "batch_size": 4},
@@ -61,7 +62,9 @@ def kill_test(folder: Path, mode: str, kills: int, seed: int = 0) -> Outcome:
         process.communicate()
         parts = [path.name for path in checkpoint.folder(place).glob(".step-*")] if place.exists() else []
         newest = checkpoint.latest(place)
-        found.append(f"{moment}; left {parts[0] if parts else 'nothing unfinished'}; newest {newest.name if newest else 'none'}")
+        found.append(
+            f"{moment}; left {parts[0] if parts else 'nothing unfinished'}; newest {newest.name if newest else 'none'}"
+        )
         started = (place / "config.toml").exists()
         arguments = ["resume", place] if started else arguments
     runs.run(*arguments)
@@ -103,7 +106,12 @@ def report(mode: str, outcome: Outcome) -> str:
     lines = [f"## {mode}: {len(outcome.kills)} kills", ""]
     lines += [f"{number}. {text}" for number, text in enumerate(outcome.kills, 1)]
     verdict = "equal, bit for bit" if outcome.is_equal else "NOT equal"
-    lines += ["", f"Final state: {outcome.tensors} tensors, {outcome.numbers:,} numbers, {verdict}; largest difference {outcome.largest:g}.", ""]
+    lines += [
+        "",
+        f"Final state: {outcome.tensors} tensors, {outcome.numbers:,} numbers, {verdict}; "
+        f"largest difference {outcome.largest:g}.",
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -113,7 +121,15 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    text, is_good = ["# Kill test", "", "`make kill-test`: kill -9 of the whole process group, resume, compare with a run that was left alone.", ""], True
+    text, is_good = (
+        [
+            "# Kill test",
+            "",
+            "`make kill-test`: kill -9 of the whole process group, resume, compare with a run that was left alone.",
+            "",
+        ],
+        True,
+    )
     for mode in MODES:
         with tempfile.TemporaryDirectory() as folder:
             outcome = kill_test(Path(folder), mode, options.kills)

@@ -33,7 +33,9 @@ def write_data(folder: Path, number: int = 12, side: int = 80) -> Path:
     rows = []
     for place in range(number):
         values = random.integers(0, 255, (10, 12, 3), dtype=np.uint8)
-        Image.fromarray(values).resize((side + 8 * (place % 3), side), Image.Resampling.BICUBIC).save(folder / f"{place}.png")
+        Image.fromarray(values).resize((side + 8 * (place % 3), side), Image.Resampling.BICUBIC).save(
+            folder / f"{place}.png"
+        )
         rows.append({"image_file": f"{place}.png", "text": f"picture number {place}"})
     (folder / "data.json").write_text(json.dumps(rows))
     return folder / "data.json"

@@ -75,7 +75,9 @@ def test_encoder_of_the_wrong_width(folder: Path, capsys: pytest.CaptureFixture[
 
 def test_start_from_what_is_no_adapter(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_adapter(folder / "lora.safetensors", {"lora_unet_x.lora_up.weight": torch.zeros(2, 2)}, {})
-    assert "this file is a LoRA" in refused(folder, "--set", f"adapter.start_from={folder / 'lora.safetensors'}", capsys=capsys)
+    assert "this file is a LoRA" in refused(
+        folder, "--set", f"adapter.start_from={folder / 'lora.safetensors'}", capsys=capsys
+    )
 
 
 def test_missing_picture_and_broken_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,7 +109,9 @@ def test_run_that_is_being_trained(folder: Path) -> None:
 
 
 def test_loss_that_is_not_finite_names_the_sample(folder: Path) -> None:
-    config = _with_folder(configs.load(folder / "good.toml", ["optimiser.learning_rate=1e25", "run.steps=6"]), folder / "nan")
+    config = _with_folder(
+        configs.load(folder / "good.toml", ["optimiser.learning_rate=1e25", "run.steps=6"]), folder / "nan"
+    )
     with pytest.raises(ValueError, match=r"the loss of step \d is not finite for .*\.png") as found:
         loop.train(config, run.start(config))
     print(f"\n{found.value}")
@@ -118,7 +122,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 512 KiB."""
     place = tmp_path / "small"
     place.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(place)], capture_output=True).returncode:
+    if (
+        os.geteuid()
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(place)], capture_output=True
+        ).returncode
+    ):
         pytest.skip("a small tmpfs needs the right to mount")
     yield place
     subprocess.run(["umount", str(place)], check=True)
@@ -127,7 +136,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_full_disk_keeps_the_last_good_checkpoint(folder: Path, small_disk: Path) -> None:
     changes = ["run.steps=20", "run.keep_last=0"]
     config = _with_folder(configs.load(folder / "good.toml", changes), small_disk / "run")
-    with pytest.raises(ValueError, match="No space left on device.*the last good checkpoint is step-") as found:
+    with pytest.raises(ValueError, match=r"No space left on device.*the last good checkpoint is step-") as found:
         loop.train(config, run.start(config))
     print(f"\n{found.value}")
     newest = checkpoint.latest(small_disk / "run")
@@ -158,7 +167,11 @@ def _with_folder(config: configs.Config, place: Path) -> configs.Config:
 def test_every_command_shows_an_example() -> None:
     for name in ("train", "resume", "export", "sample", "check", "cache", "plan"):
         found = subprocess.run(
-            [sys.executable, "-m", "trainer", name, "--help"], capture_output=True, text=True, env=runs.environment(), cwd=runs.ROOT
+            [sys.executable, "-m", "trainer", name, "--help"],
+            capture_output=True,
+            text=True,
+            env=runs.environment(),
+            cwd=runs.ROOT,
         )
         assert found.returncode == 0, found.stderr
         assert f"example: python -m trainer {name}" in " ".join(found.stdout.split())

@@ -1,5 +1,6 @@
 """One step at the full size of SD1.5 against an independent computation: the PyPI package's attention processor and
-projection in diffusers' UNet, with the loss written out. Random weights, 256 px, batch 2, fixed noise, timesteps, drops.
+projection in diffusers' UNet, with the loss written out. Random weights, 256 px, batch 2, fixed noise, timesteps
+and drops.
 """
 
 from __future__ import annotations
@@ -56,7 +57,11 @@ def inputs(config: Config) -> Inputs:
     generator = torch.Generator().manual_seed(1)
     shape = shape_of(config.model.encoder)
     is_plus = config.adapter.family == "plus"
-    features = torch.randn(2, 257, shape.width, generator=generator) if is_plus else torch.randn(2, shape.embed_dim, generator=generator)
+    features = (
+        torch.randn(2, 257, shape.width, generator=generator)
+        if is_plus
+        else torch.randn(2, shape.embed_dim, generator=generator)
+    )
     if not is_plus:
         features[1] = 0.0
     return Inputs(
@@ -93,7 +98,10 @@ def theirs(config: Config, batch: Inputs, weights: dict[str, Tensor]) -> tuple[f
         )
         num_tokens = 16
     else:
-        projection, num_tokens = ImageProjModel(cross_attention_dim=768, clip_embeddings_dim=1024, clip_extra_context_tokens=4), 4
+        projection, num_tokens = (
+            ImageProjModel(cross_attention_dim=768, clip_embeddings_dim=1024, clip_extra_context_tokens=4),
+            4,
+        )
     processors: dict[str, nn.Module] = {}
     for name in unet.attn_processors:
         width = unet.get_submodule(name.removesuffix(".processor")).to_q.in_features
@@ -101,10 +109,16 @@ def theirs(config: Config, batch: Inputs, weights: dict[str, Tensor]) -> tuple[f
         processors[name] = IPAttnProcessor2_0(width, 768, num_tokens=num_tokens) if is_cross else AttnProcessor2_0()
     unet.set_attn_processor(dict(processors))
     layers = nn.ModuleList(unet.attn_processors.values())
-    projection.load_state_dict({key.removeprefix("image_proj."): value for key, value in weights.items() if key.startswith("image_proj.")})
-    layers.load_state_dict({key.removeprefix("ip_adapter."): value for key, value in weights.items() if key.startswith("ip_adapter.")})
+    projection.load_state_dict(
+        {key.removeprefix("image_proj."): value for key, value in weights.items() if key.startswith("image_proj.")}
+    )
+    layers.load_state_dict(
+        {key.removeprefix("ip_adapter."): value for key, value in weights.items() if key.startswith("ip_adapter.")}
+    )
 
-    kept = DDPMScheduler.from_pretrained(LAYOUT, subfolder="scheduler").alphas_cumprod[batch.timesteps].view(-1, 1, 1, 1)
+    kept = (
+        DDPMScheduler.from_pretrained(LAYOUT, subfolder="scheduler").alphas_cumprod[batch.timesteps].view(-1, 1, 1, 1)
+    )
     noisy = kept.sqrt() * batch.latents + (1 - kept).sqrt() * batch.noise
     states = torch.cat([batch.text.states, projection(batch.features)], dim=1)
     loss = F.mse_loss(unet(noisy, batch.timesteps, states).sample, batch.noise)
@@ -123,9 +137,14 @@ def test_loss_and_every_gradient_equal_the_packages(preset: str, tmp_path: Path)
     gc.collect()
     reference_loss, reference = theirs(config, batch, weights)
     assert gradients.keys() == reference.keys()
-    worst = {name: float((gradients[name] - found).abs().max() / found.abs().max()) for name, found in reference.items()}
+    worst = {
+        name: float((gradients[name] - found).abs().max() / found.abs().max()) for name, found in reference.items()
+    }
     name = max(worst, key=worst.__getitem__)
     count = sum(value.numel() for value in weights.values())
-    print(f"\n{preset}: {count:,} weights in {len(worst)} tensors; loss {loss:.8f}, the package's {reference_loss:.8f}; worst gradient {name} {worst[name]:.2e}")
+    print(
+        f"\n{preset}: {count:,} weights in {len(worst)} tensors; loss {loss:.8f}, the package's {reference_loss:.8f}; "
+        f"worst gradient {name} {worst[name]:.2e}"
+    )
     assert abs(loss - reference_loss) <= TOLERANCE * abs(reference_loss)
     assert worst[name] <= TOLERANCE

@@ -1,5 +1,5 @@
-"""It learns: a small base trained on 64 real pictures, then adapters on it, with the pictures' features and with noise for
-features. The loss is measured at fixed noise that no training sees.
+"""It learns: a small base trained on 64 real pictures, then adapters on it, with the pictures' features and with noise
+for features. The loss is measured at fixed noise that no training sees.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def write_pictures(folder: Path) -> Path:
     for place, path in enumerate(files[:: len(files) // NUMBER][:NUMBER]):
         with Image.open(path) as picture:
             side = min(picture.size)
-            picture.convert("RGB").crop((0, 0, side, side)).resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(folder / f"{place}.png")
+            picture.convert("RGB").crop((0, 0, side, side)).resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(
+                folder / f"{place}.png"
+            )
         rows.append({"image_file": f"{place}.png", "text": ""})
     assert len(rows) == NUMBER
     (folder / "data.json").write_text(json.dumps(rows))
@@ -63,7 +65,9 @@ def scaled_vae(folder: Path, pictures: Path) -> None:
 def pixels(data: Path) -> Tensor:
     rows = json.loads(data.read_text())
     pictures = [Image.open(data.parent / row["image_file"]) for row in rows]
-    values = [torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(SIDE, SIDE, 3) for picture in pictures]
+    values = [
+        torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(SIDE, SIDE, 3) for picture in pictures
+    ]
     return torch.stack(values).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
@@ -72,8 +76,8 @@ def train_base(config: Config) -> list[float]:
     frozen = Frozen(config.model)
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
-        sample_size=8, block_out_channels=(32, 64), layers_per_block=1, norm_num_groups=8, cross_attention_dim=tiny_models.CONTEXT,
-        attention_head_dim=4, down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        sample_size=8, block_out_channels=(32, 64), layers_per_block=1, norm_num_groups=8, attention_head_dim=4,
+        cross_attention_dim=tiny_models.CONTEXT, down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
     )  # fmt: skip
     moments = frozen.latent_moments(pixels(Path(config.data.source)))
@@ -100,7 +104,9 @@ class RandomFeatures(loop.Training):
     def _inputs(self, batch: loop.Batch) -> Inputs:
         inputs = super()._inputs(batch)
         generator = torch.Generator().manual_seed(self.step)
-        return dataclasses.replace(inputs, features=torch.randn(inputs.features.shape, generator=generator) * inputs.features.std())
+        return dataclasses.replace(
+            inputs, features=torch.randn(inputs.features.shape, generator=generator) * inputs.features.std()
+        )
 
 
 def held_out_noise(training: loop.Training, has_prompt: bool = True) -> float:
@@ -139,7 +145,11 @@ def test_the_loss_falls_further_than_with_random_features(tmp_path: Path) -> Non
     )
     scaled_vae(Path(config.model.base), data)
     losses = train_base(config)
-    print(f"\nbase: loss {sum(losses[:20]) / 20:.4f} -> {sum(losses[-50:]) / 50:.4f} in {BASE_STEPS} steps of {BASE_BATCH}", flush=True)
+    print(
+        f"\nbase: loss {sum(losses[:20]) / 20:.4f} -> {sum(losses[-50:]) / 50:.4f} "
+        f"in {BASE_STEPS} steps of {BASE_BATCH}",
+        flush=True,
+    )
     assert sum(losses[-50:]) / 50 < 0.5 * sum(losses[:20]) / 20
 
     table: dict[str, list[float]] = {"pictures": [], "random": []}

@@ -51,12 +51,17 @@ def state_bytes(output: str) -> list[int]:
         ("zero3", {"processes": 2, "batch_size": 2, "parallel": "zero3"}),
     ],
 )
-def test_losses_equal_one_process(name: str, settings: dict[str, Any], alone: tuple[Path, Config, dict[int, float], int]) -> None:
+def test_losses_equal_one_process(
+    name: str, settings: dict[str, Any], alone: tuple[Path, Config, dict[int, float], int]
+) -> None:
     folder, config, wanted, whole = alone
     found, output = losses_of(folder, name, config, **settings)
     largest = max(abs(found[step] - wanted[step]) / wanted[step] for step in wanted)
     sizes = state_bytes(output)
-    print(f"\n{name}: largest relative difference of a loss {largest:.2e}; optimiser state {sizes} bytes, one process {whole}")
+    print(
+        f"\n{name}: largest relative difference of a loss {largest:.2e}; "
+        f"optimiser state {sizes} bytes, one process {whole}"
+    )
     assert found.keys() == wanted.keys()
     assert largest <= TOLERANCE
     is_parted = name.startswith("zero")
@@ -65,9 +70,20 @@ def test_losses_equal_one_process(name: str, settings: dict[str, Any], alone: tu
 
 def test_one_process_runs_where_deepspeed_is_not_installed(tmp_path: Path) -> None:
     config = runs.tiny_config(tmp_path, run={"steps": 2})
-    blocked = "import sys; sys.modules['deepspeed'] = None; from trainer.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    blocked = (
+        "import sys; sys.modules['deepspeed'] = None; from trainer.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
     path = runs.write_config(config, tmp_path / "config.toml")
     output = runs.run("train", path, program=("-c", blocked))
     assert "done: 2 steps" in output
-    output = runs.run("train", path, "--set", "run.parallel=zero2", "--set", f"run.folder={tmp_path / 'other'}", program=("-c", blocked), fails=True)
+    output = runs.run(
+        "train",
+        path,
+        "--set",
+        "run.parallel=zero2",
+        "--set",
+        f"run.folder={tmp_path / 'other'}",
+        program=("-c", blocked),
+        fails=True,
+    )
     assert "needs DeepSpeed, which is not installed" in output

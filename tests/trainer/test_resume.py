@@ -28,7 +28,9 @@ def test_resume_with_another_number_of_processes(tmp_path: Path) -> None:
     runs.run("train", runs.write_config(config, tmp_path / "one.toml"))
     whole = runs.losses(tmp_path / "run")
 
-    two = dataclasses.replace(config.run, folder=str(tmp_path / "two"), processes=2, batch_size=2, parallel="zero2", steps=4)
+    two = dataclasses.replace(
+        config.run, folder=str(tmp_path / "two"), processes=2, batch_size=2, parallel="zero2", steps=4
+    )
     runs.run("train", runs.write_config(dataclasses.replace(config, run=two), tmp_path / "two.toml"))
     output = runs.run("resume", tmp_path / "two", "--processes", "1", "--set", "run.steps=8")
     assert "done: 8 steps" in output

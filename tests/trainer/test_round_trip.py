@@ -30,7 +30,9 @@ def relative(ours: Tensor, reference: Tensor) -> float:
 def trained(folder: Path, family: str, base: Path | None = None, encoder: Path | None = None) -> tuple[Config, Path]:
     """A few steps of a real training, and the file that `export` makes of it."""
     places = {"model": {"base": str(base), "encoder": str(encoder)}} if base else {}
-    config = runs.tiny_config(folder, run={"steps": 3, "batch_size": 2}, adapter={"family": family, "licence": "CC0-1.0"}, **places)
+    config = runs.tiny_config(
+        folder, run={"steps": 3, "batch_size": 2}, adapter={"family": family, "licence": "CC0-1.0"}, **places
+    )
     runs.run("train", runs.write_config(config, folder / "config.toml"))
     out = folder / "adapter.safetensors"
     assert str(out) in runs.run("export", config.run.folder, out)
@@ -57,7 +59,10 @@ def test_diffusers_and_the_package_predict_as_the_trainer(family: str, tmp_path:
         by_package = relative(ours, predict(x, t, text, features))
     with oracles.diffusers_loader(reference, [file.tensors], [1.0]) as predict:
         by_diffusers = relative(ours, predict(x, t, text, [features[:, None]]))
-    print(f"\n{family}: package {by_package:.1e}, diffusers {by_diffusers:.1e}, effect of the adapter {relative(plain, ours):.1e}")
+    print(
+        f"\n{family}: package {by_package:.1e}, diffusers {by_diffusers:.1e}, "
+        f"effect of the adapter {relative(plain, ours):.1e}"
+    )
     assert by_package <= BAR
     assert by_diffusers <= BAR
     assert relative(plain, ours) > 1e-3

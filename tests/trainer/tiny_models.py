@@ -1,4 +1,4 @@
-"""Bases and encoders of a few thousand parameters, with seeded random weights, as the folders that a user would have."""
+"""Bases and encoders of few parameters, with seeded random weights, as the folders that a user would have."""
 
 from __future__ import annotations
 
