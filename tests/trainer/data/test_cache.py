@@ -221,7 +221,7 @@ def test_a_damaged_shard_is_named(made: Config, tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written(made: Config, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="cannot be written .*; what is in it stays good") as found:
+    with pytest.raises(ValueError, match=r"cannot be written .*; what is in it stays good") as found:
         build_cache(changed(made, data={"cache": str(tmp_path / "file" / "cache")}))
     print(f"\n{found.value}")
 

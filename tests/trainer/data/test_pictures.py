@@ -50,7 +50,8 @@ def test_exif_turns(turn: int) -> None:
     exif[0x0112] = turn
     back = {
         1: None, 2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+        5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
     }[turn]  # fmt: skip
     wanted = picture() if back is None else picture().transpose(back)
     assert decoded(encoded(picture(), exif=exif)).tobytes() == wanted.tobytes()

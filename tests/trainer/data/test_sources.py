@@ -34,7 +34,7 @@ def pixels(picture: Picture) -> bytes:
 
 def holds(source: Source, pictures: list[Path], condition: Path | None = None) -> None:
     """Three samples with their captions and pictures, also after a way into another process."""
-    for reader in (source, pickle.loads(pickle.dumps(source))):
+    for reader in (source, pickle.loads(pickle.dumps(source))):  # noqa: S301
         assert len(reader) == 3
         for index, captions in enumerate(CAPTIONS):
             sample = reader.read(index)
