@@ -1,0 +1,159 @@
+"""Batches of a step: the same whatever the workers, the processes, the split and the start; bad samples replaced."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import runs
+import torch
+from data_loading import CountingReader, content, loader
+
+from trainer.config import Config
+from trainer.data.loader import open_loader
+from trainer.data.report import read_report
+from trainer.frozen import Frozen
+
+STEPS, PER_STEP, NUMBER = 6, 8, 37
+
+
+def config(folder: Path, batch_size: int = 8, processes: int = 1, accumulation: int = 1, **data: object) -> Config:
+    return runs.tiny_config(
+        folder,
+        data=data,
+        optimiser={"accumulation": accumulation},
+        run={
+            "steps": STEPS,
+            "batch_size": batch_size,
+            "processes": processes,
+            "parallel": "ddp" if processes > 1 else "none",
+        },
+    )
+
+
+def by_step(
+    folder: Path, batch_size: int, processes: int, accumulation: int, workers: int = 0, bad: int = 0
+) -> list[set[tuple[object, ...]]]:
+    """The samples of each step, over all processes."""
+    settings = config(folder, batch_size, processes, accumulation)
+    Path(settings.run.folder).mkdir(exist_ok=True)
+    steps: list[set[tuple[object, ...]]] = [set() for _ in range(STEPS)]
+    for rank in range(processes):
+        for number, batch in enumerate(
+            loader(settings, CountingReader(NUMBER, bad), rank, processes, workers).batches(0)
+        ):
+            steps[number // accumulation] |= set(content(batch))
+    return steps
+
+
+@pytest.mark.parametrize("bad", [0, 5])
+def test_processes_and_accumulation_share_the_same_samples_out(bad: int, tmp_path: Path) -> None:
+    whole = by_step(tmp_path, 8, 1, 1, bad=bad)
+    assert [len(step) for step in whole] == [PER_STEP] * STEPS
+    for split in ((4, 2, 1), (2, 2, 2), (2, 4, 1), (1, 1, 8)):
+        assert by_step(tmp_path, *split, bad=bad) == whole
+    assert by_step(tmp_path, 4, 2, 1, workers=3, bad=bad) == whole
+
+
+def test_a_start_in_the_middle_gives_the_rest(tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    whole = [content(batch) for batch in loader(settings, CountingReader(NUMBER)).batches(0)]
+    rest = [content(batch) for batch in loader(settings, CountingReader(NUMBER), workers=2).batches(4)]
+    assert rest == whole[4:]
+
+
+def test_the_noise_is_of_the_sample_not_of_its_batch(tmp_path: Path) -> None:
+    drawn = {}
+    for size, processes in ((8, 1), (4, 2)):
+        settings = config(tmp_path, size, processes)
+        batches = [
+            batch
+            for rank in range(processes)
+            for batch in loader(settings, CountingReader(NUMBER), rank, processes).batches(5)
+        ]
+        drawn[size] = {g.initial_seed(): torch.randn(3, generator=g) for batch in batches for g in batch.generators}
+    assert drawn[8].keys() == drawn[4].keys()
+    assert len(drawn[8]) == PER_STEP
+    assert all(torch.equal(drawn[8][seed], drawn[4][seed]) for seed in drawn[8])
+
+
+def test_unusable_samples_are_replaced_counted_and_named(tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    Path(settings.run.folder).mkdir()
+    for workers in (0, 2):
+        names = [
+            name
+            for batch in loader(settings, CountingReader(NUMBER, bad=4), workers=workers).batches(0)
+            for name in batch.names
+        ]
+        assert len(names) == STEPS * PER_STEP
+        assert not any(int(name) % 4 == 0 for name in names)
+    named = read_report(Path(settings.run.folder) / "skipped.jsonl")
+    print(f"\n{len(named)} named, {named[0]}")
+    assert len(named) == len({fault.name for fault in named}) > 3
+    assert all(int(fault.name) % 4 == 0 for fault in named)
+
+
+def test_nothing_but_unusable_samples_is_a_sentence(tmp_path: Path) -> None:
+    for workers in (0, 2):
+        with pytest.raises(
+            ValueError, match=r"100 samples in a row cannot be used, the last is \d+ \(for a test\)"
+        ) as found:
+            next(loader(config(tmp_path), CountingReader(NUMBER, bad=1), workers=workers).batches(0))
+        assert "\n" not in str(found.value)
+
+
+def test_held_out_samples_are_fixed_shared_out_and_never_trained(tmp_path: Path) -> None:
+    settings = config(tmp_path, held_out=11)
+    whole = [one for batch in loader(settings, CountingReader(NUMBER)).held_out() for one in content(batch)]
+    again = [one for batch in loader(settings, CountingReader(NUMBER), workers=2).held_out() for one in content(batch)]
+    shared = [
+        one
+        for rank in range(3)
+        for batch in loader(settings, CountingReader(NUMBER), rank, 3).held_out()
+        for one in content(batch)
+    ]
+    assert whole == again
+    assert set(whole) == set(shared)
+    assert len(shared) == 11
+    names = {one[0] for one in whole}
+    trained = {name for batch in loader(settings, CountingReader(NUMBER)).batches(0) for name in batch.names}
+    assert not names & trained
+    assert not any(one[2] for one in whole)
+    assert [one[3] for one in whole] == [int((place + 0.5) / 11 * 1000) for place in range(11)]
+
+
+def test_real_batches_are_what_the_frozen_parts_take(tmp_path: Path) -> None:
+    settings = config(tmp_path, held_out=2)
+    frozen = Frozen(settings.model)
+    opened = open_loader(settings, frozen, "pooled", 0, 1)
+    batch = next(iter(opened.batches(0)))
+    assert batch.pixels is not None and batch.condition is not None
+    assert batch.pixels.shape == (8, 3, 64, 64) and batch.condition.shape == (8, 3, 32, 32)
+    assert batch.pixels.min() >= -1 and batch.pixels.max() <= 1
+    assert batch.sizes.shape == (8, 6)
+    assert frozen.latent_moments(batch.pixels).shape == (8, 2, 4, 8, 8)
+    assert [picture.size[1] for picture in opened.references()] == [80, 80]
+    random = dataclasses.replace(settings, data=dataclasses.replace(settings.data, crop="random"))
+    corners = np.concatenate(
+        [np.asarray(b.sizes[:, 2:4]) for b in open_loader(random, frozen, "pooled", 0, 1).batches(0)]
+    )
+    assert len(np.unique(corners, axis=0)) > 3
+
+
+def test_workers_live_through_an_interrupt_and_end_with_their_batches(tmp_path: Path) -> None:
+    batches = loader(config(tmp_path), CountingReader(NUMBER), workers=2).batches(0)
+    seen = [next(batches), next(batches)]  # one of each worker, so that both have begun
+    workers = multiprocessing.active_children()
+    assert len(workers) == 2
+    for worker in workers:
+        assert worker.pid is not None
+        os.kill(worker.pid, signal.SIGINT)
+    seen += list(batches)
+    assert len(seen) == STEPS
+    assert not multiprocessing.active_children()

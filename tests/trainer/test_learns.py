@@ -1,0 +1,178 @@
+"""It learns: a small base trained on 64 real pictures, then adapters on it, with the pictures' features and with noise
+for features. The loss is measured at fixed noise that no training sees.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+import runs
+import tiny_models
+import torch
+from diffusers import UNet2DConditionModel
+from PIL import Image
+from torch import Tensor
+
+from trainer import loop, run
+from trainer.attention import install
+from trainer.config import Config
+from trainer.frozen import Frozen, latent_scale
+from trainer.inputs import Inputs, draw_latents
+from trainer.loss import sample_losses
+from trainer.parallel import start
+from trainer.stop import Stop
+
+NUMBER, SIDE = 64, 64
+BASE_STEPS, BASE_BATCH = 400, 32
+STEPS, BATCH = 100, 16
+SEEDS = (0, 1, 2)
+FAR = 10**6  # a step that no training reaches
+ROUNDS = 2  # of noise for each picture, in the measure
+
+
+def write_pictures(folder: Path) -> Path:
+    """64 real pictures, the previews of ComfyUI's workflow templates, cut to squares, without captions."""
+    spec = importlib.util.find_spec("comfyui_workflow_templates_media_image")
+    assert spec is not None and spec.origin is not None
+    files = sorted((Path(spec.origin).parent / "templates").glob("*.webp"))
+    folder.mkdir(parents=True)
+    rows = []
+    for place, path in enumerate(files[:: len(files) // NUMBER][:NUMBER]):
+        with Image.open(path) as picture:
+            side = min(picture.size)
+            picture.convert("RGB").crop((0, 0, side, side)).resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(
+                folder / f"{place}.png"
+            )
+        rows.append({"image_file": f"{place}.png", "text": ""})
+    assert len(rows) == NUMBER
+    (folder / "data.json").write_text(json.dumps(rows))
+    return folder / "data.json"
+
+
+def scaled_vae(folder: Path, pictures: Path) -> None:
+    """Give the random autoencoder the scale and shift with which the pictures' latents have mean 0 and variance 1."""
+    frozen = Frozen(runs.tiny_config(pictures.parent.parent).model)
+    mean = frozen.latent_moments(pixels(pictures))[:, 0]
+    config = json.loads((folder / "vae" / "config.json").read_text())
+    config |= {"scaling_factor": float(1 / mean.std()), "shift_factor": float(mean.mean())}
+    (folder / "vae" / "config.json").write_text(json.dumps(config))
+
+
+def pixels(data: Path) -> Tensor:
+    rows = json.loads(data.read_text())
+    pictures = [Image.open(data.parent / row["image_file"]) for row in rows]
+    values = [
+        torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8).view(SIDE, SIDE, 3) for picture in pictures
+    ]
+    return torch.stack(values).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def train_base(config: Config) -> list[float]:
+    """Train the UNet on the pictures without text or image, as every base was; returns the losses."""
+    frozen = Frozen(config.model)
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(32, 64), layers_per_block=1, norm_num_groups=8, attention_head_dim=4,
+        cross_attention_dim=tiny_models.CONTEXT, down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    )  # fmt: skip
+    moments = frozen.latent_moments(pixels(Path(config.data.source)))
+    empty = frozen.text_states([""]).states.expand(BASE_BATCH, -1, -1)
+    optimiser = torch.optim.AdamW(unet.parameters(), lr=1e-3)
+    generator, losses = torch.Generator().manual_seed(0), []
+    for _ in range(BASE_STEPS):
+        rows = torch.randint(NUMBER, (BASE_BATCH,), generator=generator)
+        latents, noise = draw_latents(moments[rows], [generator] * BASE_BATCH, latent_scale(frozen.files))
+        timesteps = torch.randint(1000, (BASE_BATCH,), generator=generator)
+        noisy = frozen.scheduler.add_noise(latents, noise, timesteps)
+        loss = sample_losses(unet(noisy, timesteps, empty).sample, noise).mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(loss))
+    unet.save_pretrained(Path(config.model.base) / "unet")
+    return losses
+
+
+class RandomFeatures(loop.Training):
+    """The same training, but each step's image features are noise of the same size."""
+
+    def _inputs(self, batch: loop.Batch) -> Inputs:
+        inputs = super()._inputs(batch)
+        generator = torch.Generator().manual_seed(self.step)
+        return dataclasses.replace(
+            inputs, features=torch.randn(inputs.features.shape, generator=generator) * inputs.features.std()
+        )
+
+
+def held_out_noise(training: loop.Training, has_prompt: bool = True) -> float:
+    """The plain loss of all pictures at fixed noise and timesteps that no training draws, nothing dropped."""
+    adapter, losses = training._current(), []
+    training.step = FAR  # of it RandomFeatures makes its features
+    for number in range(ROUNDS):
+        for batch in training.loader._load([[(FAR + number, position) for position in range(NUMBER)]]):
+            inputs = training._inputs(batch)
+            keys_values = adapter.keys_values(adapter.image_tokens(inputs.features)) if has_prompt else {}
+            losses.append(training.diffusion.plain_losses(inputs, lambda _, found=keys_values: found).mean())
+    return float(torch.stack(losses).mean())
+
+
+def train_adapter(config: Config, kind: type[loop.Training]) -> tuple[float, float, float]:
+    """Held-out loss of the base alone, of the adapter at the start, and after the training."""
+    parallel = start(config)
+    with Stop() as stop:
+        training = kind(config, run.start(config), parallel, stop)
+        base, first = held_out_noise(training, has_prompt=False), held_out_noise(training)
+        training.step = 0
+        training.go()
+        last = held_out_noise(training)
+        training.close()
+    return base, first, last
+
+
+@pytest.mark.slow
+def test_the_loss_falls_further_than_with_random_features(tmp_path: Path) -> None:
+    data = write_pictures(tmp_path / "pictures")
+    config = runs.tiny_config(
+        tmp_path,
+        data={"source": str(data), "drop_text": 0.0, "drop_image": 0.0, "drop_both": 0.0},
+        run={"steps": STEPS, "batch_size": BATCH, "save_every_steps": STEPS},
+        optimiser={"learning_rate": 3e-3},
+    )
+    scaled_vae(Path(config.model.base), data)
+    losses = train_base(config)
+    print(
+        f"\nbase: loss {sum(losses[:20]) / 20:.4f} -> {sum(losses[-50:]) / 50:.4f} "
+        f"in {BASE_STEPS} steps of {BASE_BATCH}",
+        flush=True,
+    )
+    assert sum(losses[-50:]) / 50 < 0.5 * sum(losses[:20]) / 20
+
+    table: dict[str, list[float]] = {"pictures": [], "random": []}
+    print("| features | seed | base alone | step 0 | last step |\n|---|---|---|---|---|")
+    for name, kind in (("pictures", loop.Training), ("random", RandomFeatures)):
+        for seed in SEEDS:
+            place = dataclasses.replace(config.run, seed=seed, folder=str(tmp_path / f"{name}{seed}"))
+            base, first, last = train_adapter(dataclasses.replace(config, run=place), kind)
+            table[name].append(last)
+            print(f"| {name} | {seed} | {base:.4f} | {first:.4f} | {last:.4f} |", flush=True)
+            assert last < first
+    spread = max(max(values) - min(values) for values in table.values())
+    gain = min(table["random"]) - max(table["pictures"])
+    print(f"the pictures' features are better by {gain:.4f} at least, the spread of {len(SEEDS)} seeds is {spread:.4f}")
+    assert gain > spread
+    assert max(table["pictures"]) < base
+
+
+def test_install_keeps_the_base_when_there_is_no_prompt() -> None:
+    unet = tiny_models.tiny_unet().eval()
+    x, text = torch.randn(1, 4, 8, 8), torch.randn(1, 77, tiny_models.CONTEXT)
+    with torch.no_grad():
+        before = unet(x, 10, text).sample
+        install(unet)
+        after = unet(x, 10, text).sample
+    assert torch.allclose(before, after, atol=1e-6)

@@ -1,0 +1,89 @@
+"""The same training on one process, in accumulated batches, and on two processes under DDP and ZeRO."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import runs
+
+from trainer.config import Config
+
+TOLERANCE = 1e-5
+
+
+def losses_of(folder: Path, name: str, config: Config, **run: Any) -> tuple[dict[int, float], str]:
+    """Losses and output of a run of `config` with other values of [run]."""
+    accumulation = run.pop("accumulation", 1)
+    changed = dataclasses.replace(
+        config,
+        run=dataclasses.replace(config.run, folder=str(folder / name), **run),
+        optimiser=dataclasses.replace(config.optimiser, accumulation=accumulation),
+    )
+    output = runs.run("train", runs.write_config(changed, folder / f"{name}.toml"))
+    return runs.losses(folder / name), output
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Config, dict[int, float], int]:
+    """Folder, config, losses and bytes of optimiser state of one process."""
+    folder = tmp_path_factory.mktemp("alone")
+    config = runs.tiny_config(folder, run={"steps": 6}, optimiser={"clip": 0.1})
+    found, output = losses_of(folder, "one", config)
+    return folder, config, found, state_bytes(output)[0]
+
+
+def state_bytes(output: str) -> list[int]:
+    match = re.search(r"optimiser state: (.*) bytes on processes", output)
+    assert match, output
+    return [int(size.replace(",", "")) for size in match[1].split(", ")]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("accumulated", {"batch_size": 2, "accumulation": 2}),
+        ("ddp", {"processes": 2, "batch_size": 2, "parallel": "ddp"}),
+        ("zero2", {"processes": 2, "batch_size": 1, "accumulation": 2, "parallel": "zero2"}),
+        ("zero3", {"processes": 2, "batch_size": 2, "parallel": "zero3"}),
+    ],
+)
+def test_losses_equal_one_process(
+    name: str, settings: dict[str, Any], alone: tuple[Path, Config, dict[int, float], int]
+) -> None:
+    folder, config, wanted, whole = alone
+    found, output = losses_of(folder, name, config, **settings)
+    largest = max(abs(found[step] - wanted[step]) / wanted[step] for step in wanted)
+    sizes = state_bytes(output)
+    print(
+        f"\n{name}: largest relative difference of a loss {largest:.2e}; "
+        f"optimiser state {sizes} bytes, one process {whole}"
+    )
+    assert found.keys() == wanted.keys()
+    assert largest <= TOLERANCE
+    is_parted = name.startswith("zero")
+    assert all(abs(size - whole / 2) <= 64 if is_parted else size == whole for size in sizes)
+
+
+def test_one_process_runs_where_deepspeed_is_not_installed(tmp_path: Path) -> None:
+    config = runs.tiny_config(tmp_path, run={"steps": 2})
+    blocked = (
+        "import sys; sys.modules['deepspeed'] = None; from trainer.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    )
+    path = runs.write_config(config, tmp_path / "config.toml")
+    output = runs.run("train", path, program=("-c", blocked))
+    assert "done: 2 steps" in output
+    output = runs.run(
+        "train",
+        path,
+        "--set",
+        "run.parallel=zero2",
+        "--set",
+        f"run.folder={tmp_path / 'other'}",
+        program=("-c", blocked),
+        fails=True,
+    )
+    assert "needs DeepSpeed, which is not installed" in output

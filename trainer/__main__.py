@@ -1,0 +1,201 @@
+"""`python -m trainer`: train, resume, export, sample, check, cache, plan."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import config as configs
+from .config import Config
+
+EXAMPLES = {
+    "train": "python -m trainer train sd15.toml --set run.steps=20000 --processes 2",
+    "resume": "python -m trainer resume out/sd15 --set run.steps=40000",
+    "export": "python -m trainer export out/sd15 my_adapter.safetensors --half",
+    "sample": "python -m trainer sample my_adapter.safetensors --base models/sd15 --image cat.png --out cats.png",
+    "check": "python -m trainer check data/train.json --sheet seen.png",
+    "cache": "python -m trainer cache sd15.toml --set data.cache=cache/sd15",
+    "plan": "python -m trainer plan sd15",
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; a fault of the input is one sentence on stderr and exit code 1."""
+    options = parser().parse_args(arguments)
+    is_first = os.environ.get("RANK", "0") == "0"
+    logging.basicConfig(level=logging.INFO if is_first else logging.ERROR, format="%(message)s")
+    try:
+        return options.run(options, arguments)
+    except ValueError as error:
+        if is_first:
+            print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def train(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    config = _config(options)
+    if options.dry_run:
+        return _print_plan(config)
+    from . import launch, run
+
+    if not launch.is_launched():
+        run.start(config)
+        if config.run.processes > 1:
+            launch.launch(config, arguments)
+            return 0
+    return _train(config, Path(config.run.folder))
+
+
+def resume(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    from . import launch, run
+
+    config = run.go_on(options.folder, options.set, options.processes)
+    if config.run.processes > 1 and not launch.is_launched():
+        launch.launch(config, arguments)
+        return 0
+    return _train(config, options.folder)
+
+
+def _train(config: Config, folder: Path) -> int:
+    from .loop import train as loop
+
+    reached = loop(config, folder)
+    if os.environ.get("RANK", "0") == "0":
+        if reached < config.run.steps:
+            print(f"stopped and saved at step {reached}; go on with: python -m trainer resume {folder}")
+        else:
+            print(f"done: {reached} steps; export with: python -m trainer export {folder} OUT.safetensors")
+    return 0
+
+
+def export(options: argparse.Namespace, _: Sequence[str]) -> int:
+    from .export import export as write
+
+    print(write(options.source, options.out, options.half, options.raw))
+    return 0
+
+
+def sample(options: argparse.Namespace, _: Sequence[str]) -> int:
+    from .sample_command import sample_to_file
+
+    print(sample_to_file(options))
+    return 0
+
+
+def check(options: argparse.Namespace, _: Sequence[str]) -> int:
+    from .data.check import run_check
+
+    return run_check(options)
+
+
+def cache(options: argparse.Namespace, _: Sequence[str]) -> int:
+    from .cache import build_cache
+
+    build_cache(_config(options))
+    return 0
+
+
+def plan(options: argparse.Namespace, _: Sequence[str]) -> int:
+    return _print_plan(_config(options))
+
+
+def _print_plan(config: Config) -> int:
+    from .data.sources import open_source
+    from .plan import describe, make_plan
+
+    source = Path(config.data.source)
+    number = len(open_source(config.data)) if config.data.source and source.exists() else None
+    print(describe(config, make_plan(config), number))
+    return 0
+
+
+def _config(options: argparse.Namespace) -> Config:
+    config = configs.load(options.config, options.set)
+    processes = getattr(options, "processes", None) or int(os.environ.get("WORLD_SIZE", "0")) or None
+    if processes is None or processes == config.run.processes:
+        return config
+    is_plain = config.run.parallel == "none" and processes > 1
+    run = dataclasses.replace(config.run, processes=processes, parallel="ddp" if is_plain else config.run.parallel)
+    return dataclasses.replace(config, run=run)
+
+
+def parser() -> argparse.ArgumentParser:
+    root = argparse.ArgumentParser(prog="python -m trainer", description="Trains IP-Adapters (arXiv 2308.06721).")
+    commands = root.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
+        found = commands.add_parser(
+            name, help=text, description=text, epilog=f"example: {EXAMPLES[name]}",
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )  # fmt: skip
+        found.set_defaults(run=run)
+        return found
+
+    def with_config(found: argparse.ArgumentParser) -> None:
+        found.add_argument(
+            "config", metavar="CONFIG", help="a TOML file, or a preset: sd15, sd15_plus, sdxl, sdxl_plus"
+        )
+        _add_set(found)
+
+    found = command("train", train, "Start a training.")
+    with_config(found)
+    found.add_argument("--processes", type=int, help="processes on this machine, instead of run.processes")
+    found.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+
+    found = command("resume", resume, "Go on with a run from its newest checkpoint, exactly.")
+    found.add_argument("folder", metavar="RUN", type=Path, help="the folder that train wrote to")
+    _add_set(found)
+    found.add_argument("--processes", type=int, help="another number of processes; the samples of a step stay the same")
+
+    found = command("export", export, "Write the adapter of a run or a checkpoint as one file.")
+    found.add_argument("source", metavar="RUN|CHECKPOINT", type=Path)
+    found.add_argument("out", metavar="OUT", type=Path, help=".safetensors, or .bin for programs that want a pickle")
+    found.add_argument("--half", action="store_true", help="fp16 weights")
+    found.add_argument("--raw", action="store_true", help="the last weights, not their average")
+
+    _add_sample(command("sample", sample, "Make pictures with an adapter; the defaults are the paper's inference."))
+    _add_check(command("check", check, "Look at a dataset: sizes, captions, duplicates, what would be skipped."))
+    with_config(command("cache", cache, "Compute once what never changes: latents, image features, text states."))
+    with_config(command("plan", plan, "Print what a training would do: weights, steps, memory, files."))
+    return root
+
+
+def _add_set(found: argparse.ArgumentParser) -> None:
+    found.add_argument(
+        "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a value of the config"
+    )
+
+
+def _add_sample(found: argparse.ArgumentParser) -> None:
+    found.add_argument("adapter", metavar="ADAPTER", type=Path, help="an adapter file, a run or a checkpoint")
+    found.add_argument("--image", type=Path, required=True, nargs="+", help="reference pictures")
+    found.add_argument("--out", type=Path, default=Path("samples.png"))
+    found.add_argument("--base", default="", help="diffusers folder or checkpoint file; a run knows its own")
+    found.add_argument("--encoder", default="", help="image encoder; a run knows its own, a file its name")
+    found.add_argument("--prompt", default="")
+    found.add_argument("--negative", default="")
+    found.add_argument("--steps", type=int, default=50)
+    found.add_argument("--guidance", type=float, default=7.5)
+    found.add_argument("--weight", type=float, default=1.0)
+    found.add_argument("--number", type=int, default=4, help="pictures of each reference")
+    found.add_argument("--seed", type=int, default=0)
+    found.add_argument("--resolution", type=int, default=0, help="0 = the training's")
+    found.add_argument("--device", default="auto", choices=["auto", "cuda", "cpu", "mps"])
+    found.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
+
+
+def _add_check(found: argparse.ArgumentParser) -> None:
+    found.add_argument("data", metavar="DATA", type=Path, help="a list, a folder, shards or a Hugging Face dataset")
+    _add_set(found)
+    found.add_argument("--sheet", type=Path, help="write a sheet of pictures as model and encoder will see them")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

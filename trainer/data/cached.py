@@ -1,0 +1,86 @@
+"""A cache's samples as tensors: nothing is decoded or encoded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from ipadapter_core.spec import Feature
+
+from ..config import Config
+from ..frozen import TextStates
+from . import order
+from .batch import Item, Skipped
+from .fingerprint import difference, fingerprints
+from .sample import Source
+from .shards import SHARD, Shards, count_shards, read_part, shard_path
+
+EMPTY = 0  # the number of the empty text
+ZERO = "zero"  # the dropped picture's features, in the first shard
+
+
+def open_cache(config: Config, feature: Feature, source: Source) -> CachedReader:
+    """The cache of data.cache.
+
+    Raises ValueError when it does not fit this training or is not complete, saying which part.
+    """
+    folder = Path(config.data.cache)
+    again = "run python -m trainer cache with this config"
+    for part, wanted in fingerprints(config, source, feature).items():
+        made = read_part(folder / part)
+        if made is None:
+            raise ValueError(f"the cache {folder} has no {part}: {again}")
+        if differs := difference(made["made with"], wanted):
+            raise ValueError(
+                f"the cache {folder} does not fit this training: of its {part} the {differs}; "
+                "give another data.cache and make it, or restore what differs"
+            )
+        rows = made["rows"]
+        missing = [number for number in range(count_shards(rows)) if not shard_path(folder / part, number).exists()]
+        if missing:
+            raise ValueError(
+                f"the cache {folder} is not complete: {len(missing)} of {count_shards(rows)} files of its {part} "
+                f"are missing; {again} to go on"
+            )
+    return CachedReader(folder, feature, len(source))
+
+
+class CachedReader:
+    """Rows of a complete cache that fits."""
+
+    def __init__(self, folder: Path, feature: Feature, num_samples: int) -> None:
+        self.num_samples = num_samples
+        self.samples, self.latents, self.text, self.features = (
+            Shards(folder / part) for part in ("samples", "latents", "text", feature)
+        )
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def read(self, index: int, draws: order.Draws, drop_text: bool) -> Item | Skipped:
+        shard, place = divmod(index, SHARD)
+        rows = self.samples.metadata(shard)
+        row, name = rows["row"][place], rows["name"][place]
+        if row is None:
+            return Skipped(name, *rows["fault"][str(place)])
+        numbers = rows["captions"][place]
+        number = EMPTY if drop_text else numbers[order.choose(draws.caption, len(numbers))]
+        return Item(
+            name=name,
+            caption="",
+            sizes=tuple(self.samples.row(shard, "sizes", row).tolist()),
+            moments=self.latents.row(shard, "moments", row).float(),
+            text=self.states(number),
+            features=self.features.row(shard, "features", row).float(),
+        )
+
+    def states(self, number: int) -> TextStates:
+        """The states of a text by its number."""
+        shard, row = divmod(number, SHARD)
+        pooled = self.text.row(shard, "pooled", row).float() if self.text.has(shard, "pooled") else None
+        return TextStates(self.text.row(shard, "states", row).float(), pooled)
+
+    def zero_features(self) -> Tensor:
+        """What stands for a dropped picture."""
+        return self.features.row(0, ZERO, 0).float()

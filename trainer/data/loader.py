@@ -1,0 +1,193 @@
+"""Batches of a training for one process, from pictures or a cache.
+
+A step's positions are shared out in order: batch `a` of process `r` takes the positions from (a * processes + r) *
+batch_size on. What stands at a position is decided by `order` alone, so workers and processes change nothing.
+A sample that cannot be used is replaced by another, drawn for its position, and is named in RUN/skipped.jsonl.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from ipadapter_core.spec import Feature
+
+from ..config import Config
+from ..frozen import Frozen
+from ..loss import timestep_probabilities
+from . import order
+from .batch import Drawn, Item, LoadedBatch, Skipped, collate
+from .cached import open_cache
+from .pictures import Unusable, decode
+from .reader import PictureReader, Reader
+from .report import SkipReport
+from .sample import Source
+from .sources import open_source
+
+logger = logging.getLogger(__name__)
+
+HELD_OUT = -1  # in place of a step, in a key of a held-out sample
+ATTEMPTS = 100  # unusable samples in a row before a training gives up
+REPORT = "skipped.jsonl"
+Key = tuple[int, int]  # step and position in the global batch
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An error of the input in a worker, carried to the process that can say it in one sentence."""
+
+    message: str
+
+
+def open_loader(config: Config, frozen: Frozen, feature: Feature, rank: int, num_processes: int) -> Loader:
+    """The loader that a config describes, for one of several processes.
+
+    Raises ValueError when the data cannot be opened, or the cache does not fit this training.
+    """
+    source = open_source(config.data)
+    reader: Reader
+    if config.data.cache:
+        reader = cached = open_cache(config, feature, source)
+        frozen.zero_features_are(feature, cached.zero_features())
+    else:
+        reader = PictureReader(source, config.data, frozen.encoder_shape)
+    probabilities = timestep_probabilities(config.optimiser, frozen.scheduler).numpy()
+    return Loader(config, source, reader, np.cumsum(probabilities), rank, num_processes)
+
+
+class Samples(Dataset[Drawn | Fault | None]):
+    """Samples by (step, position); None for a held-out one that cannot be used."""
+
+    def __init__(self, config: Config, reader: Reader, cumulative: NDArray[np.float64]) -> None:
+        self.config, self.reader, self.cumulative = config, reader, cumulative
+        self.trained, self.held_out = order.split(config.run.seed, len(reader), config.data.held_out)
+
+    def __getitem__(self, key: Key) -> Drawn | Fault | None:
+        try:
+            return self._held_out(key[1]) if key[0] == HELD_OUT else self._trained(*key)
+        except ValueError as error:
+            return Fault(str(error))
+
+    def _trained(self, step: int, position: int) -> Drawn:
+        config, count = self.config, len(self.trained)
+        seed, data = config.run.seed, config.data
+        place = order.sample_place(seed, step, position, config.samples_per_step, count)
+        draws = order.draws(seed, step, position)
+        event = order.drop_event(draws.drop, data.drop_text, data.drop_image, data.drop_both)
+        skipped: list[Skipped] = []
+        for attempt in range(ATTEMPTS):
+            found = self.reader.read(int(self.trained[place]), draws, event in ("text", "both"))
+            if isinstance(found, Item):
+                timestep = order.timestep(draws.timestep, self.cumulative)
+                return Drawn(found, event in ("image", "both"), timestep, draws.noise_seed, tuple(skipped))
+            skipped.append(found)
+            place = order.replacement_place(seed, step, position, attempt, count)
+        raise ValueError(
+            f"{len(skipped)} samples in a row cannot be used, the last is {skipped[-1].name} ({skipped[-1].reason}): "
+            f"look at the data with python -m trainer check {data.source}"
+        )
+
+    def _held_out(self, position: int) -> Drawn | None:
+        """Fixed noise; timesteps spread evenly over the samples; nothing dropped."""
+        draws = order.draws(self.config.run.seed, 0, position, order.HELD_OUT)
+        found = self.reader.read(int(self.held_out[position]), draws, False)
+        if isinstance(found, Skipped):
+            return None
+        spread = (position + 0.5) / len(self.held_out)
+        return Drawn(found, False, order.choose(spread, len(self.cumulative)), draws.noise_seed)
+
+
+class Loader:
+    """A training's batches for one process. Everything is made anew from (seed, step, position): it keeps no state."""
+
+    def __init__(
+        self,
+        config: Config,
+        source: Source,
+        reader: Reader,
+        cumulative: NDArray[np.float64],
+        rank: int = 0,
+        num_processes: int = 1,
+    ) -> None:
+        self.config, self.source = config, source
+        self.samples = Samples(config, reader, cumulative)
+        self.rank, self.num_processes = rank, num_processes
+        self.report = SkipReport(Path(config.run.folder) / REPORT if config.run.folder else None)
+
+    def batches(self, step: int) -> Iterator[LoadedBatch]:
+        """This process's batches from optimiser step `step` to the last, `optimiser.accumulation` of them a step.
+
+        Raises ValueError when too many samples in a row cannot be used.
+        """
+        return self._load(self._keys(step))
+
+    def held_out(self) -> Iterator[LoadedBatch]:
+        """This process's share of the held-out samples: the same noise and timesteps each time, nothing dropped."""
+        mine = range(self.rank, len(self.samples.held_out), self.num_processes)
+        size = self.config.run.batch_size
+        return self._load(
+            [[(HELD_OUT, position) for position in mine[start : start + size]] for start in range(0, len(mine), size)]
+        )
+
+    def references(self) -> list[Image.Image]:
+        """Pictures for the grid, as the encoder's preprocessing gets them: of held-out samples, or of the first."""
+        wanted = self.config.run.sample_pictures
+        indices = self.samples.held_out if len(self.samples.held_out) else self.samples.trained
+        pictures: list[Image.Image] = []
+        for index in indices[: wanted + ATTEMPTS]:
+            if len(pictures) == wanted:
+                break
+            sample = self.source.read(int(index))
+            found = decode(sample.image if sample.condition is None else sample.condition)
+            if not isinstance(found, Unusable):
+                pictures.append(found)
+        return pictures
+
+    def _keys(self, first: int) -> Iterator[list[Key]]:
+        size = self.config.run.batch_size
+        for step in range(first, self.config.run.steps):
+            for batch in range(self.config.optimiser.accumulation):
+                start = (batch * self.num_processes + self.rank) * size
+                yield [(step, position) for position in range(start, start + size)]
+
+    def _load(self, keys: Iterable[list[Key]]) -> Iterator[LoadedBatch]:
+        loaded = DataLoader(
+            self.samples,
+            batch_sampler=keys,  # any iterable of lists of keys will do
+            num_workers=self.config.data.workers,
+            collate_fn=_collate,
+            worker_init_fn=start_worker,
+        )
+        for batch in loaded:
+            if isinstance(batch, Fault):
+                raise ValueError(batch.message)
+            if batch is None:
+                continue
+            self.report.add(batch.skipped)
+            generators = [torch.Generator().manual_seed(seed) for seed in batch.noise_seeds]
+            yield dataclasses.replace(batch, generators=generators)
+
+
+def _collate(samples: Sequence[Drawn | Fault | None]) -> LoadedBatch | Fault | None:
+    for sample in samples:
+        if isinstance(sample, Fault):
+            return sample
+    there = [sample for sample in samples if isinstance(sample, Drawn)]
+    return collate(there) if there else None
+
+
+def start_worker(_: int) -> None:
+    """Set what a DataLoader's worker does with signals."""
+    # Ctrl-C is the main process's to answer: it saves, and its workers must live until then
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,147 @@
+"""From a picture's bytes to what the autoencoder and the image encoder see.
+
+The target, as in the paper's training: shortest side to the resolution (Pillow's bilinear, as torchvision's Resize),
+then a crop of the resolution, in [-1, 1]. The encoder's square is `ipadapter_core.picture.square`, as the nodes cut it.
+A picture that cannot be used is a value (`Unusable`), not an error: a training goes on without it and reports it.
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ipadapter_core.picture import on_white, square
+
+Picture = Path | bytes | Image.Image  # a file, its content, or a picture already decoded
+MAX_RATIO = 16  # of the longer side to the shorter
+MAX_PIXELS = 178_956_970  # 512 MiB of RGB: what Pillow itself calls a decompression bomb
+# What Pillow's readers raise for damaged files; OSError covers truncated and unknown ones
+DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    KeyError,
+    IndexError,
+    TypeError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+)
+
+
+class Normalisation(Protocol):
+    """What of an image encoder's shape its pixels need."""
+
+    @property
+    def image_size(self) -> int: ...
+    @property
+    def mean(self) -> tuple[float, ...]: ...
+    @property
+    def std(self) -> tuple[float, ...]: ...
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """Why a picture cannot be trained on. kind: one word or two, for counts. reason: for people."""
+
+    kind: str
+    reason: str
+
+
+def decode(picture: Picture, min_side: int = 1) -> Image.Image | Unusable:
+    """RGB of any picture: turned as EXIF says, transparent parts on white, the first frame of an animation.
+
+    min_side: the smallest shortest side, in pixels, that is used.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of large and odd files: they are judged here
+            with _opened(picture) as opened:
+                if fault := _unfit(opened.size, min_side):
+                    return fault
+                opened.seek(0)
+                return on_white(ImageOps.exif_transpose(opened))
+    except FileNotFoundError:
+        return Unusable("missing", f"there is no file {picture!s}")
+    except PermissionError:
+        return Unusable("unreadable", f"the file {picture!s} may not be read")
+    except Image.DecompressionBombError:
+        return Unusable("too large", f"more than {MAX_PIXELS:,} pixels")
+    except DAMAGED as error:
+        return Unusable("corrupt", f"damaged, or no picture ({type(error).__name__}: {_short(error)})")
+
+
+def _opened(picture: Picture) -> Image.Image:
+    if isinstance(picture, Image.Image):
+        return picture.copy()
+    return Image.open(BytesIO(picture) if isinstance(picture, bytes) else picture)
+
+
+def _unfit(size: tuple[int, int], min_side: int) -> Unusable | None:
+    width, height = size
+    if width * height > MAX_PIXELS:
+        return Unusable("too large", f"{width} x {height}, more than {MAX_PIXELS:,} pixels")
+    if min(size) < min_side:
+        return Unusable("too small", f"{width} x {height}, the shortest side is below data.min_side = {min_side}")
+    if max(size) > MAX_RATIO * min(size):
+        return Unusable("too long", f"{width} x {height}, proportions beyond {MAX_RATIO}:1")
+    return None
+
+
+def _short(error: Exception) -> str:
+    text = str(error).split("\n")[0]
+    return text if len(text) < 100 and "0x" not in text else text.partition("<")[0].strip()
+
+
+@dataclass(frozen=True)
+class Target:
+    """A picture as the autoencoder sees it, and where it was cut.
+
+    original: height and width in pixels, as read. corner: top and left of the crop in the resized picture.
+    """
+
+    image: Image.Image
+    original: tuple[int, int]
+    corner: tuple[int, int]
+
+    def pixels(self) -> Tensor:
+        """[3, R, R] in [-1, 1]."""
+        values = torch.from_numpy(np.array(self.image)).permute(2, 0, 1).float()
+        return values / 127.5 - 1
+
+    def size_conditioning(self) -> tuple[int, ...]:
+        """SDXL's six numbers: original height and width, crop's top and left, target height and width."""
+        return (*self.original, *self.corner, self.image.height, self.image.width)
+
+
+def cut_target(image: Image.Image, resolution: int, where: tuple[float, float] | None = None) -> Target:
+    """Shortest side to `resolution`, then its crop: the centre, or at `where` (x and y of the free range, 0..1)."""
+    width, height = image.size
+    short = min(width, height)
+    size = (int(resolution * width / short), int(resolution * height / short))
+    resized = image.resize(size, Image.Resampling.BILINEAR)
+    free_x, free_y = size[0] - resolution, size[1] - resolution
+    if where is None:
+        left, top = round(free_x / 2), round(free_y / 2)
+    else:
+        left, top = int(where[0] * (free_x + 1)), int(where[1] * (free_y + 1))
+    cut = resized.crop((left, top, left + resolution, top + resolution))
+    return Target(cut, (height, width), (top, left))
+
+
+def encoder_pixels(image: Image.Image, encoder: Normalisation) -> Tensor:
+    """What the image encoder sees, normalised: [3, S, S]."""
+    values = torch.from_numpy(np.array(square(image, encoder.image_size))).permute(2, 0, 1).float() / 255
+    mean, std = (torch.tensor(numbers).view(3, 1, 1) for numbers in (encoder.mean, encoder.std))
+    return (values - mean) / std

@@ -1,0 +1,65 @@
+"""A source's samples as tensors, decoded and cut."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from ..config import DataConfig
+from . import order
+from .batch import Item, Skipped
+from .pictures import Normalisation, Picture, Target, Unusable, cut_target, decode, encoder_pixels
+from .sample import Source
+
+
+class Reader(Protocol):
+    """Samples by index as tensors; from pictures here, from a cache in `cached.py`."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, index: int, draws: order.Draws, drop_text: bool) -> Item | Skipped:
+        """The sample at `index` with one of its captions, or why it cannot be used."""
+        ...
+
+
+class PictureReader:
+    """Decodes pictures at each read."""
+
+    def __init__(self, source: Source, data: DataConfig, encoder: Normalisation) -> None:
+        self.source, self.data, self.encoder = source, data, encoder
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, index: int, draws: order.Draws, drop_text: bool) -> Item | Skipped:
+        sample = self.source.read(index)
+        where = (draws.crop_x, draws.crop_y) if self.data.crop == "random" else None
+        found = cut_pictures(sample.image, sample.condition, self.data, self.encoder, where)
+        if isinstance(found, Unusable):
+            return Skipped(sample.name, found.kind, found.reason)
+        target, condition = found
+        return Item(
+            name=sample.name,
+            caption="" if drop_text else sample.captions[order.choose(draws.caption, len(sample.captions))],
+            sizes=target.size_conditioning(),
+            pixels=target.pixels(),
+            condition=condition,
+        )
+
+
+def cut_pictures(
+    image: Picture,
+    condition: Picture | None,
+    data: DataConfig,
+    encoder: Normalisation,
+    where: tuple[float, float] | None = None,
+) -> tuple[Target, Tensor] | Unusable:
+    """A sample's target, and what the image encoder sees [3, S, S]; or why either cannot be used."""
+    decoded = decode(image, data.min_side)
+    if isinstance(decoded, Unusable):
+        return decoded
+    seen = decoded if condition is None else decode(condition)
+    if isinstance(seen, Unusable):
+        return Unusable(seen.kind, f"its condition picture: {seen.reason}")
+    return cut_target(decoded, data.resolution, where), encoder_pixels(seen, encoder)

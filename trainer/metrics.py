@@ -1,0 +1,66 @@
+"""Loss and speed between two lines of the log."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+QUARTILES = 4
+# What processes sum after each step: weighted loss, plain loss, samples, losses that are not finite, asked to stop;
+# then plain loss and samples of each quartile of timesteps.
+WEIGHTED, PLAIN, SAMPLES, BROKEN, STOP, OF_QUARTILE = range(6)
+
+
+def step_sums(weighted: Tensor, plain: Tensor, timesteps: Tensor, num_timesteps: int) -> Tensor:
+    """The sums of one batch: losses [B] and timesteps [B] to one vector."""
+    kind = torch.float32 if plain.device.type == "mps" else torch.float64
+    weighted, plain = weighted.detach().to(kind), plain.to(kind)
+    quartile = (timesteps * QUARTILES // num_timesteps).clamp(0, QUARTILES - 1)
+    of_quartile = torch.zeros(2, QUARTILES, dtype=kind, device=plain.device)
+    of_quartile[0].index_add_(0, quartile, plain)
+    of_quartile[1].index_add_(0, quartile, torch.ones_like(plain))
+    count = torch.tensor(len(plain), dtype=kind, device=plain.device)
+    broken = (~torch.isfinite(weighted)).sum().to(kind)
+    head = torch.stack([weighted.sum(), plain.sum(), count, broken, torch.zeros_like(count)])
+    return torch.cat([head, of_quartile.flatten()])
+
+
+@dataclass
+class Window:
+    """Sums since the last line of the log, and the time that went."""
+
+    sums: Tensor | None = None
+    norm: float = 0.0
+    steps: int = 0
+    waited: float = 0.0  # seconds for data
+    started: float = 0.0
+
+    def add(self, sums: Tensor, norm: float, waited: float) -> None:
+        self.sums = sums if self.sums is None else self.sums + sums
+        self.norm += norm
+        self.steps += 1
+        self.waited += waited
+
+    def numbers(self) -> dict[str, float]:
+        """Means of the window, by name; `loss/q1` is of the least noisy quarter of the timesteps."""
+        assert self.sums is not None
+        values, seconds = self.sums.tolist(), time.perf_counter() - self.started
+        samples = values[SAMPLES]
+        out = {
+            "loss": values[WEIGHTED] / samples,
+            "loss/plain": values[PLAIN] / samples,
+            "gradient_norm": self.norm / self.steps,
+            "samples_per_second": samples / seconds,
+            "data_wait": self.waited / seconds,
+        }
+        for quartile in range(QUARTILES):
+            total, count = values[OF_QUARTILE + quartile], values[OF_QUARTILE + QUARTILES + quartile]
+            if count:
+                out[f"loss/q{quartile + 1}"] = total / count
+        return out
+
+    def restart(self) -> None:
+        self.sums, self.norm, self.steps, self.waited, self.started = None, 0.0, 0, 0.0, time.perf_counter()

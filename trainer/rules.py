@@ -1,0 +1,51 @@
+"""Which values of a config go together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .config import Config
+
+
+def check(config: Config) -> None:
+    """Raises ValueError for values out of range, and for values that exclude each other."""
+    drops = (config.data.drop_text, config.data.drop_image, config.data.drop_both)
+    if min(drops) < 0 or sum(drops) > 1:
+        raise ValueError(
+            f"the drop probabilities {drops} must be 0 or more and 1 or less together: they are exclusive events"
+        )
+    for name in ("run.steps", "run.batch_size", "run.processes", "optimiser.accumulation", "data.resolution"):
+        section, key = name.split(".")
+        if (value := getattr(getattr(config, section), key)) < 1:
+            raise ValueError(f"{name} = {value} should be 1 or more")
+    if config.data.resolution % 8:
+        raise ValueError(
+            f"data.resolution = {config.data.resolution} should be a multiple of 8, the autoencoder's cell"
+        )
+    if config.run.parallel == "none" and config.run.processes > 1:
+        raise ValueError(
+            f"run.processes = {config.run.processes} needs run.parallel: choose ddp, zero1, zero2 or zero3"
+        )
+    is_zero = config.run.parallel.startswith("zero")
+    if config.run.offload_optimiser and not is_zero:
+        raise ValueError(
+            "run.offload_optimiser is DeepSpeed's: set run.parallel to zero1, zero2 or zero3, or leave it off"
+        )
+    if config.optimiser.eight_bit and is_zero:
+        raise ValueError(
+            "optimiser.eight_bit and DeepSpeed exclude each other: set run.parallel to none or ddp, or leave it off"
+        )
+    if not 0 <= config.optimiser.ema < 1:
+        raise ValueError(
+            f"optimiser.ema = {config.optimiser.ema} is a decay: give 0 for none, or a value below 1 like 0.9999"
+        )
+    if config.optimiser.ema and is_zero and (config.run.parallel == "zero3" or config.run.precision == "fp16"):
+        raise ValueError(
+            "optimiser.ema needs whole fp32 weights on each process: choose zero1 or zero2 with fp32 or bf16, or ddp"
+        )
+    if len(config.optimiser.betas) != 2:
+        raise ValueError(f"optimiser.betas = {list(config.optimiser.betas)} should be two numbers, like [0.9, 0.999]")
+    for tracker in config.run.trackers:
+        if tracker not in ("tensorboard", "wandb"):
+            raise ValueError(f"unknown tracker {tracker!r} in run.trackers: choose among tensorboard and wandb")

@@ -1,0 +1,103 @@
+"""`python -m trainer sample`: pictures of an adapter file on any base, beside their references."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from ipadapter_core import WeightsFile, build_adapter, read_adapter
+from ipadapter_core.picture import on_white, square
+
+from . import checkpoint, run
+from . import config as configs
+from .attention import text_keys_values
+from .config import Config, ModelConfig
+from .device import choose_device
+from .diffusion import Diffusion
+from .export import find_checkpoint
+from .frozen import Frozen
+from .loop import DTYPES
+from .sample import Sampling, sample
+
+RESOLUTION = {"SDXL": 1024}  # of a base, where the adapter's metadata is silent; 512 elsewhere
+
+
+def sample_to_file(options: argparse.Namespace) -> str:
+    """Make the pictures that the command line asks for, one row for each reference; returns a line about them.
+
+    Raises ValueError when adapter, base and encoder do not fit, or a reference is no picture.
+    """
+    model, file, name = _model_and_adapter(options)
+    device = torch.device(choose_device(options.device))
+    config = Config(model=model)
+    frozen = Frozen(model, device, DTYPES[options.precision])
+    adapter = build_adapter(file.tensors, device=device).float()
+    check_fit(
+        adapter.spec.feature_dim,
+        frozen.encoder_shape.feature_dim(adapter.spec.feature),
+        "image features",
+        name,
+        "encoder",
+    )
+    check_fit(adapter.spec.context_dim, frozen.unet.config.cross_attention_dim, "text states", name, "base")
+    check_fit(len(adapter.spec.layers), len(text_keys_values(frozen.unet)), "layers", name, "base")
+    resolution = options.resolution or int(file.metadata.get("resolution", RESOLUTION.get(adapter.spec.base, 512)))
+    diffusion, rows = Diffusion(frozen, config), []
+    settings = Sampling(options.steps, options.guidance, options.weight, options.prompt, options.negative, options.seed)
+    for path in options.image:
+        reference = _read(path)
+        features = frozen.image_features([reference], adapter.spec.feature)
+        pictures = [
+            sample(
+                diffusion, adapter, features, dataclasses.replace(settings, seed=settings.seed + number), resolution
+            )[0]
+            for number in range(options.number)
+        ]
+        rows.append([square(reference, resolution), *pictures])
+    sheet = Image.new("RGB", (resolution * len(rows[0]), resolution * len(rows)))
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            sheet.paste(picture, (x * resolution, y * resolution))
+    sheet.save(options.out)
+    return f"{options.out}: {len(rows)} references, {options.number} pictures of each at {resolution} px"
+
+
+def _model_and_adapter(options: argparse.Namespace) -> tuple[ModelConfig, WeightsFile, str]:
+    model, path = ModelConfig(), Path(options.adapter)
+    if path.is_dir():
+        found = find_checkpoint(path)
+        file = read_adapter(found / checkpoint.ADAPTER)
+        of_run = found.parent.parent / run.CONFIG
+        model = configs.load(of_run).model if of_run.is_file() else model
+    elif path.is_file():
+        file = read_adapter(path)
+        model = dataclasses.replace(model, encoder=file.metadata.get("encoder", model.encoder))
+    else:
+        raise ValueError(f"there is no adapter {path}: give an adapter file, a run or a checkpoint")
+    changes = {key: value for key, value in (("base", options.base), ("encoder", options.encoder)) if value}
+    model = dataclasses.replace(model, **changes)
+    if not model.base:
+        raise ValueError(
+            f"the base of {path.name} is not known here: give --base, a diffusers folder or a checkpoint file"
+        )
+    return model, file, path.name
+
+
+def check_fit(wanted: int, found: int, what: str, name: str, part: str) -> None:
+    """Raises ValueError when the adapter's width or count is not the one of the base or encoder."""
+    if wanted != found:
+        raise ValueError(
+            f"{name} expects {wanted} {what}, the {part} has {found}: give the {part} that it was trained with"
+        )
+
+
+def _read(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as picture:
+            return on_white(picture)
+    except OSError as error:
+        raise ValueError(f"{path} is no picture that can be read ({error}): give another reference") from error
