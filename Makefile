@@ -6,7 +6,7 @@ TORCH ?= torch==2.14.1 torchvision==0.29.1
 BIN := .venv/bin
 STAMP := .venv/.complete
 
-.PHONY: setup demo test bench lint
+.PHONY: setup demo test bench kill-test lint
 
 setup: $(STAMP)
 
@@ -28,6 +28,10 @@ test: setup
 
 bench: setup
 	set -e; for script in bench/*.py; do $(BIN)/python $$script --check; done
+
+# Twenty kills in each mode; takes long, so its output is committed.
+kill-test: setup
+	$(BIN)/python tests/training/kill.py --kills 20 --out docs/kill-test.md
 
 lint: setup
 	$(BIN)/ruff check .

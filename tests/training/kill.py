@@ -1,6 +1,6 @@
 """Kill a training again and again, go on each time, and compare its end with that of a training that was left alone.
 
-    python tests/trainer/kill.py --kills 20 --out docs/kill-test.md
+    python tests/training/kill.py --kills 20 --out docs/kill-test.md
 
 Half of the kills wait for a random step, the others for the moment when a checkpoint is being written.
 """
