@@ -1,0 +1,334 @@
+"""One image encoder, three implementations: open_clip's, transformers' and ComfyUI's give the same features.
+
+Weights are seeded random ones that fp16 holds exactly, because ComfyUI stores them so on a CPU; pixels are of 8 bits.
+"""
+
+import json
+
+import figures
+import host
+import open_clip
+import pytest
+import torch
+from open_clip.model import _build_vision_tower
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+pytestmark = pytest.mark.comfy
+
+LIMIT = 1e-5
+encoders = host.part("nodes.encoders")
+image_prompt = host.part("nodes.image_prompt")
+
+import comfy.clip_vision  # noqa: E402  (ComfyUI is on the path only after the pack is loaded)
+import folder_paths  # noqa: E402
+
+MEAN, STD = (
+    torch.tensor(values)[:, None, None] for values in (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+)
+# open_clip's names; the chosen architecture, None where weights alone must do.
+ARCHITECTURES = {
+    "ViT-H-14": None,
+    "ViT-bigG-14": None,
+    "ViT-L-14-quickgelu": None,
+    "ViT-L-14": "ViT-L-14",
+}
+
+
+def vision_config(name: str, layers: int = 2) -> CLIPVisionConfig:
+    """transformers' configuration of an open_clip architecture at true widths."""
+    config = open_clip.get_model_config(name)
+    vision = config["vision_cfg"]
+    width = vision["width"]
+    return CLIPVisionConfig(
+        hidden_size=width,
+        intermediate_size=int(width * vision.get("mlp_ratio", 4)),
+        num_hidden_layers=layers,
+        num_attention_heads=width // vision.get("head_width", 64),
+        image_size=vision["image_size"],
+        patch_size=vision["patch_size"],
+        projection_dim=config["embed_dim"],
+        hidden_act="quick_gelu" if config.get("quick_gelu") else "gelu",
+    )
+
+
+def random_weights(config: CLIPVisionConfig, seed: int = 0) -> dict[str, Tensor]:
+    """transformers' layout, values that fp16 holds; norms near one, everything else strong enough to matter."""
+    with torch.device("meta"):
+        shapes = CLIPVisionModelWithProjection(config).state_dict()
+    generator = torch.Generator().manual_seed(seed)
+    weights = {}
+    for key, shape in shapes.items():
+        std = 0.1 if shape.ndim < 2 or "embedding" in key else shape[0].numel() ** -0.5
+        value = torch.randn(shape.shape, generator=generator) * std
+        weights[key] = (value + ("norm" in key and key.endswith("weight"))).half()
+    return {key: value for key, value in weights.items() if not key.endswith("position_ids")}
+
+
+def to_open_clip(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same weights in open_clip's layout."""
+    names = {
+        "vision_model.embeddings.class_embedding": "class_embedding",
+        "vision_model.embeddings.position_embedding.weight": "positional_embedding",
+        "vision_model.embeddings.patch_embedding.weight": "conv1.weight",
+        "vision_model.pre_layrnorm.": "ln_pre.",
+        "vision_model.post_layernorm.": "ln_post.",
+        "vision_model.encoder.layers.": "transformer.resblocks.",
+        ".layer_norm1.": ".ln_1.",
+        ".layer_norm2.": ".ln_2.",
+        ".mlp.fc1.": ".mlp.c_fc.",
+        ".mlp.fc2.": ".mlp.c_proj.",
+        ".self_attn.out_proj.": ".attn.out_proj.",
+    }
+    result = {}
+    for key, value in weights.items():
+        if key == "visual_projection.weight":
+            result["proj"] = value.T.contiguous()
+        elif ".self_attn.q_proj." in key:
+            parts = [weights[key.replace("q_proj", name)] for name in ("q_proj", "k_proj", "v_proj")]
+            block, _, kind = key.removeprefix("vision_model.encoder.layers.").partition(".self_attn.q_proj.")
+            result[f"transformer.resblocks.{block}.attn.in_proj_{kind}"] = torch.cat(parts)
+        elif ".self_attn.k_proj." not in key and ".self_attn.v_proj." not in key:
+            for theirs, ours in names.items():
+                key = key.replace(theirs, ours)
+            result[key] = value
+    return result
+
+
+def pictures() -> Tensor:
+    """Two squares [2, 224, 224, 3] of 8 bit values as floats of 0..1."""
+    return torch.randint(0, 256, (2, 224, 224, 3), generator=torch.Generator().manual_seed(1)).float() / 255
+
+
+def normalised(pixels: Tensor) -> Tensor:
+    return (pixels.movedim(-1, 1) - MEAN) / STD
+
+
+def by_transformers(config: CLIPVisionConfig, weights: dict[str, Tensor], pixels: Tensor) -> dict[str, Tensor]:
+    """Features of normalised pixels [B, 3, 224, 224]."""
+    with torch.device("meta"):
+        model = CLIPVisionModelWithProjection(config)
+    model.load_state_dict({key: value.float() for key, value in weights.items()}, strict=False, assign=True)
+    positions = len(weights["vision_model.embeddings.position_embedding.weight"])
+    model.vision_model.embeddings.position_ids = torch.arange(positions)[None]  # no weight, so it was left on meta
+    output = model.eval()(pixels, output_hidden_states=True)
+    return {"pooled": output.image_embeds, "penultimate": output.hidden_states[-2]}
+
+
+def by_open_clip(name: str, weights: dict[str, Tensor], pixels: Tensor) -> dict[str, Tensor]:
+    config = open_clip.get_model_config(name)
+    tower = _build_vision_tower(
+        config["embed_dim"], config["vision_cfg"] | {"layers": 2}, config.get("quick_gelu", False)
+    )
+    tower.load_state_dict({key: value.float() for key, value in weights.items()})
+    seen = []
+    tower.transformer.resblocks[-2].register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    pooled = tower.eval()(pixels)
+    return {"pooled": pooled, "penultimate": seen[0]}
+
+
+def by_comfyui(encoder: comfy.clip_vision.ClipVisionModel, pixels: Tensor) -> dict[str, Tensor]:
+    """Through the nodes' image prompt, as Apply asks for them."""
+    prompt = image_prompt.ImagePrompt(encoder, pixels)
+    return {"pooled": prompt.features("pooled"), "penultimate": prompt.features("penultimate")}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder that ComfyUI lists encoders from."""
+    known = folder_paths.folder_names_and_paths["clip_vision"]
+    folder_paths.folder_names_and_paths["clip_vision"] = ([str(tmp_path)], known[1])
+    folder_paths.filename_list_cache.pop("clip_vision", None)
+    yield tmp_path
+    folder_paths.folder_names_and_paths["clip_vision"] = known
+    folder_paths.filename_list_cache.pop("clip_vision", None)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_three_implementations_agree(name):
+    config, pixels = vision_config(name), pictures()
+    weights = random_weights(config)
+    reference = by_transformers(config, weights, normalised(pixels))
+    known = encoders.open_clip_config(ARCHITECTURES[name]) if ARCHITECTURES[name] else None
+    open_clips = to_open_clip(weights)
+    given = {
+        "open_clip's own": by_open_clip(name, open_clips, normalised(pixels)),
+        "ours, transformers' layout": by_comfyui(encoders.build_encoder(dict(weights), known), pixels),
+        "ours, open_clip's layout": by_comfyui(
+            encoders.build_encoder({f"visual.{key}": value for key, value in open_clips.items()}, known), pixels
+        ),
+        "ours, open_clip's tower alone": by_comfyui(encoders.build_encoder(dict(open_clips), known), pixels),
+    }
+    for who, features in given.items():
+        for kind, value in features.items():
+            figures.show(f"{name} {kind}, {who} against transformers'", value, reference[kind], LIMIT)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["ViT-H-14", "ViT-L-14-quickgelu"])
+def test_zeros_are_zero_after_normalisation(name):
+    """What stands for "no picture" in the training of the fine-grained adapters."""
+    config = vision_config(name)
+    weights = random_weights(config)
+    zeros = encoders.encode_zeros(encoders.build_encoder(dict(weights)))
+    reference = by_transformers(config, weights, torch.zeros(1, 3, 224, 224))["penultimate"]
+    figures.show(f"{name} zero pixels", zeros, reference, LIMIT)
+
+
+def test_unconditional_of_each_feature():
+    encoder = encoders.build_encoder(random_weights(vision_config("ViT-H-14")))
+    prompt = image_prompt.ImagePrompt(encoder, pictures())
+    assert torch.equal(prompt.unconditional("pooled"), torch.zeros(1, 1024))
+    assert torch.equal(prompt.unconditional("penultimate"), encoders.encode_zeros(encoder))
+
+
+@torch.no_grad()
+def test_full_depth_through_comfyuis_own_loader(folder):
+    """ViT-L, 24 layers, a file in open_clip's layout: an image prompt from ComfyUI's CLIP_VISION and from ours."""
+    config, pixels = vision_config("ViT-L-14-quickgelu", layers=24), pictures()[:1]
+    weights = random_weights(config)
+    path = folder / "clip_vision_l.safetensors"
+    save_file({f"visual.{key}": value for key, value in to_open_clip(weights).items()}, path)
+    theirs, ours = comfy.clip_vision.load(str(path)), encoders.load_encoder(path.name)
+    reference = by_transformers(config, weights, normalised(pixels))
+    for who, encoder in (("ComfyUI's loader", theirs), ("ours", ours)):
+        prompt = image_prompt.encode(encoder, pixels, "centre")
+        for kind in ("pooled", "penultimate"):
+            figures.show(f"ViT-L/14 full {kind}, {who}", prompt.features(kind), reference[kind], LIMIT)
+    assert torch.equal(encoders.encode_zeros(theirs), encoders.encode_zeros(ours))
+
+
+def test_unchanged_file_is_read_once_and_a_changed_one_again(folder):
+    config = vision_config("ViT-L-14")
+    path = folder / "a.safetensors"
+    save_file(random_weights(config), path)
+    first = encoders.load_encoder(path.name)
+    assert encoders.load_encoder(path.name) is first
+    assert encoders.load_encoder(path.name, "ViT-L-14") is not first
+    before = encoders.LoadEncoder.fingerprint_inputs(path.name, "auto")
+    save_file(random_weights(config, seed=1) | {"more": torch.zeros(1)}, path)
+    assert encoders.LoadEncoder.fingerprint_inputs(path.name, "auto") != before
+    second = encoders.load_encoder(path.name)
+    assert second is not first
+    key = "visual_projection.weight"
+    assert not torch.equal(first.get_sd()[key], second.get_sd()[key])
+
+
+def small_config(**values: object) -> CLIPVisionConfig:
+    """No published width: only a configuration can tell heads and activation."""
+    shape = {"hidden_size": 96, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 6}
+    return CLIPVisionConfig(**shape | {"image_size": 64, "patch_size": 16, "projection_dim": 48} | values)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("act", ["gelu", "quick_gelu"])
+@pytest.mark.parametrize("kind", ["safetensors", "bin", "whole CLIP"])
+def test_transformers_folder(folder, kind, act):
+    config = small_config(hidden_act=act)
+    weights = random_weights(config)
+    place = folder / "encoder"
+    if kind == "whole CLIP":
+        text = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+        whole = CLIPModel(CLIPConfig(vision_config=config.to_dict(), text_config=text, projection_dim=48))
+        whole.load_state_dict({key: value.float() for key, value in weights.items()}, strict=False)
+        whole.save_pretrained(place)
+    else:
+        model = CLIPVisionModelWithProjection(config)
+        model.load_state_dict({key: value.float() for key, value in weights.items()}, strict=False)
+        model.save_pretrained(place)
+        if kind == "bin":
+            (place / "model.safetensors").unlink()
+            torch.save(model.state_dict(), place / "pytorch_model.bin")
+    assert "encoder/" in host.part("nodes.folders").encoder_files()
+    pixels = pictures()[:, :64, :64]
+    ours = by_comfyui(encoders.load_encoder("encoder/"), pixels)
+    reference = by_transformers(config, weights, normalised(pixels))
+    for feature, value in ours.items():
+        figures.show(f"folder, {kind}, {act}, {feature}", value, reference[feature], LIMIT)
+
+
+@torch.no_grad()
+def test_open_clip_tag(tmp_path):
+    """The same code as for a tag, with a file in place of the download."""
+    vision = {"image_size": 64, "layers": 3, "width": 96, "head_width": 16, "patch_size": 16}
+    text = {"context_length": 8, "vocab_size": 16, "width": 32, "heads": 2, "layers": 1}
+    config = {"embed_dim": 48, "vision_cfg": vision, "text_cfg": text}
+    (tmp_path / "tiny.json").write_text(json.dumps(config))
+    open_clip.add_model_config(tmp_path / "tiny.json")
+    torch.manual_seed(0)
+    model = open_clip.create_model("tiny").eval()
+    with torch.no_grad():
+        for value in model.parameters():
+            value.copy_(value.half())
+    torch.save(model.state_dict(), tmp_path / "tiny.pt")
+    pixels = pictures()[:, :64, :64]
+    ours = by_comfyui(encoders._from_tag("tiny", str(tmp_path / "tiny.pt")), pixels)
+    figures.show("open_clip's create_model, pooled", ours["pooled"], model.encode_image(normalised(pixels)), LIMIT)
+
+
+def refusal(call) -> str:
+    with pytest.raises(ValueError) as error:
+        call()
+    print(error.value)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_wrong_architecture(folder):
+    save_file(random_weights(vision_config("ViT-L-14")), folder / "a.safetensors")
+    message = refusal(lambda: encoders.load_encoder("a.safetensors", "ViT-H-14"))
+    assert "1024 wide" in message and "1280" in message and "'auto'" in message and "a.safetensors" in message
+
+
+@pytest.mark.parametrize("name", ["ViT-X-99"])
+def test_unknown_architecture(folder, name):
+    save_file(random_weights(vision_config("ViT-L-14")), folder / "a.safetensors")
+    message = refusal(lambda: encoders.load_encoder("a.safetensors", name))
+    assert f"no vision transformer named {name!r}: choose one of" in message
+
+
+def test_missing_weights(folder):
+    weights = random_weights(vision_config("ViT-L-14"))
+    del weights["vision_model.encoder.layers.1.mlp.fc2.weight"]
+    save_file(weights, folder / "a.safetensors")
+    message = refusal(lambda: encoders.load_encoder("a.safetensors"))
+    assert "lacks 1 weights (vision_model.encoder.layers.1.mlp.fc2.weight" in message
+
+
+def test_no_encoder_at_all(folder):
+    save_file({"lora_unet_mid.lora_down.weight": torch.zeros(4, 4)}, folder / "a.safetensors")
+    assert "no CLIP image encoder was found in it" in refusal(lambda: encoders.load_encoder("a.safetensors"))
+
+
+def test_encoder_of_no_published_width(folder):
+    save_file(random_weights(small_config()), folder / "a.safetensors")
+    assert "no published encoder is 96 wide" in refusal(lambda: encoders.load_encoder("a.safetensors"))
+
+
+def test_folder_without_weights(folder):
+    (folder / "encoder").mkdir()
+    (folder / "encoder" / "config.json").write_text("{}")
+    assert "neither model.safetensors nor pytorch_model.bin" in refusal(lambda: encoders.load_encoder("encoder/"))
+
+
+@pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html>", b"\x80\x02junk"], ids=["empty", "web page", "damaged"])
+def test_damaged_file(folder, content):
+    (folder / "a.safetensors").write_bytes(content)
+    assert "a.safetensors" in refusal(lambda: encoders.load_encoder("a.safetensors"))
+
+
+def test_missing_file(folder):
+    save_file(random_weights(small_config()), folder / "there.safetensors")
+    message = refusal(lambda: encoders.load_encoder("not there.safetensors"))
+    assert str(folder) in message and "there.safetensors" in message
+
+
+def test_damaged_weights_give_no_picture(folder):
+    """NaN in an encoder is caught before it reaches a sampler."""
+    weights = random_weights(small_config(hidden_size=768, num_attention_heads=12))
+    weights["visual_projection.weight"][0, 0] = float("nan")
+    save_file(weights, folder / "a.safetensors")
+    encoder = encoders.load_encoder("a.safetensors")
+    assert "the image encoder gave NaN" in refusal(lambda: by_comfyui(encoder, pictures()[:, :64, :64]))
