@@ -10,10 +10,9 @@ from demo import prompts
 from demo.comfyui import ROOT, find_or_fetch
 from demo.page import Page, open_page
 from demo.random_models import ensure
-from demo.server import Server
+from demo.server import PACK, Server
 
 FOLDER = ROOT / "docs" / "screenshots"
-PACK = "comfyui-ip-adapter"
 
 
 LARGEST = 200_000  # bytes

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,8 @@ from demo.comfyui import ROOT
 # On a CPU: the UNet's weights kept in fp16 (half the memory, computed in fp32), and torch's own attention.
 CPU = ("--cpu", "--fp16-unet", "--use-pytorch-cross-attention")
 Answer = TypeVar("Answer")
+PACK = "comfyui-ip-adapter"  # our folder's name in custom_nodes/
+START_SECONDS = 180
 Progress = Callable[[str, dict[str, Any]], None]
 
 
@@ -46,18 +48,16 @@ class Result:
 class Server:
     """A running ComfyUI; use it in a `with`.
 
-    comfyui: its folder. folder: where it may write. models: laid out as ComfyUI's own models/.
+    comfyui: its folder. folder: where it may write. models: laid out as ComfyUI's own models/. others: folders of other
+    packs to run beside ours.
     Raises ServerError when it does not start; the reason is the end of its log.
     """
 
-    def __init__(
-        self, comfyui: Path, folder: Path, models: Path, options: tuple[str, ...] = (), start_seconds: float = 180
-    ) -> None:
+    def __init__(self, comfyui: Path, folder: Path, models: Path, others: Iterable[Path] = ()) -> None:
         self.comfyui = comfyui
         self.folder = folder.resolve()
         self.models = models.resolve()
-        self.options = options
-        self.start_seconds = start_seconds
+        self.packs = {PACK: ROOT} | {path.name: path for path in others}
 
     @property
     def address(self) -> str:
@@ -68,16 +68,18 @@ class Server:
         return (self.folder / "comfyui.log").read_text(encoding="utf-8", errors="replace")
 
     def __enter__(self) -> Server:
-        pack = self.folder / "custom_nodes" / "comfyui-ip-adapter"
         for name in ("custom_nodes", "input", "output", "user", "temp"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        pack.unlink(missing_ok=True)
-        pack.symlink_to(ROOT, target_is_directory=True)
+        for link in (self.folder / "custom_nodes").iterdir():
+            if link.is_symlink():
+                link.unlink()
+        for name, path in self.packs.items():
+            (self.folder / "custom_nodes" / name).symlink_to(path, target_is_directory=True)
         shutil.copy(self.comfyui / "input" / "example.png", self.folder / "input")
         self.port = free_port()
         device = () if torch.accelerator.is_available() else CPU
         command = [
-            sys.executable, "main.py", "--listen", "127.0.0.1", "--port", str(self.port), *device, *self.options,
+            sys.executable, "main.py", "--listen", "127.0.0.1", "--port", str(self.port), *device,
             "--base-directory", str(self.folder), "--models-directory", str(self.models),
             "--database-url", f"sqlite:///{self.folder / 'user' / 'comfyui.db'}", "--disable-api-nodes",
         ]  # fmt: skip
@@ -105,7 +107,7 @@ class Server:
             self.process.wait()
 
     async def _started(self) -> None:
-        deadline = time.monotonic() + self.start_seconds
+        deadline = time.monotonic() + START_SECONDS
         async with aiohttp.ClientSession(self.address) as session:
             while time.monotonic() < deadline:
                 if self.process.poll() is not None:
@@ -115,7 +117,7 @@ class Server:
                         return
                 except aiohttp.ClientConnectionError:
                     await asyncio.sleep(0.2)
-        raise ServerError(f"ComfyUI did not answer in {self.start_seconds:.0f} s:\n{self.log[-3000:]}")
+        raise ServerError(f"ComfyUI did not answer in {START_SECONDS} s:\n{self.log[-3000:]}")
 
     def get(self, route: str) -> Any:
         """The JSON that a route answers, e.g. /object_info."""

@@ -20,12 +20,7 @@ MODELS = ROOT / "out" / "random_models"
 def server() -> Iterator[Server]:
     # In a process of its own, so that what it reads of ComfyUI and its memory are gone afterwards.
     subprocess.run([sys.executable, "-m", "demo.random_models", str(MODELS)], check=True, cwd=ROOT / "demo")
-    folder = ROOT / "out" / "tests"
-    small_nodes = folder / "custom_nodes" / "small_nodes"
-    small_nodes.parent.mkdir(parents=True, exist_ok=True)
-    small_nodes.unlink(missing_ok=True)
-    small_nodes.symlink_to(ROOT / "tests" / "small_nodes", target_is_directory=True)
-    with Server(find_or_fetch(), folder, MODELS) as running:
+    with Server(find_or_fetch(), ROOT / "out" / "tests", MODELS, [ROOT / "tests" / "small_nodes"]) as running:
         yield running
 
 

@@ -9,10 +9,9 @@ import pytest
 
 from demo import prompts
 from demo.page import Page
-from demo.server import Server
+from demo.server import PACK, Server
 
 pytestmark = pytest.mark.comfy
-PACK = "comfyui-ip-adapter"
 LARGEST = 150_000  # bytes of a template's picture
 
 
