@@ -179,8 +179,9 @@ def report(rounds: list[dict[str, Any]], options: argparse.Namespace) -> bool:
         }
         figures = rows[row]
         wait = f"{figures['data_wait']:.3%}" if row in ("cached", "uncached") else ""
-        print(f"{row:12}{figures['samples_per_second']:12.4f}{figures['cpu_seconds']:14.2f}{figures['peak_gib']:10.2f}"
-              f"{wait:>11}{figures['speed_of_reference']:8.2f}x{figures['speed_of_reference_by_cpu']:8.2f}x")  # fmt: skip
+        print(f"{row:12}{figures['samples_per_second']:12.4f}{figures['cpu_seconds']:14.2f}"
+              f"{figures['peak_gib']:10.2f}{wait:>11}{figures['speed_of_reference']:8.2f}x"
+              f"{figures['speed_of_reference_by_cpu']:8.2f}x")  # fmt: skip
     found, is_good = bars(rounds, options), True
     for name, value, kind, limit in found:
         is_reached = value >= limit if kind == "least" else value <= limit

@@ -45,11 +45,11 @@ def train(options: argparse.Namespace, arguments: Sequence[str]) -> int:
         return _print_plan(config)
     from . import launch, run
 
-    if not launch.is_launched():
+    if not launch.is_ours() and os.environ.get("RANK", "0") == "0":
         run.start(config)
-        if config.run.processes > 1:
-            launch.launch(config, arguments)
-            return 0
+    if config.run.processes > 1 and not launch.is_launched():
+        launch.launch(config, arguments)
+        return 0
     return _train(config, Path(config.run.folder))
 
 

@@ -16,7 +16,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from trainer.base import build_vae, clip_tokenizer, layout_folder, read_unet_config, text_encoder_of
 
 ROOT = Path(__file__).resolve().parents[2]
-NUM_PICTURES = 16
+NUM_PICTURES = 8
 VIT_H = {
     "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16,
     "image_size": 224, "patch_size": 14, "projection_dim": 1024, "hidden_act": "gelu",

@@ -57,8 +57,7 @@ def kill_test(folder: Path, mode: str, kills: int, seed: int = 0) -> Outcome:
     for number in range(kills):
         process = runs.spawn(arguments)
         is_saving = number % 2 == 1
-        moment = _wait_for_moment(process, killed, draw, is_saving)
-        runs.kill(process)
+        moment = _kill_at_moment(process, killed, draw, is_saving)
         process.communicate()
         parts = [path.name for path in checkpoint.folder(place).glob(".step-*")] if place.exists() else []
         newest = checkpoint.latest(place)
@@ -71,21 +70,23 @@ def kill_test(folder: Path, mode: str, kills: int, seed: int = 0) -> Outcome:
     return _compare(left, killed, found)
 
 
-def _wait_for_moment(process: subprocess.Popen[str], config: Config, draw: random.Random, is_saving: bool) -> str:
+def _kill_at_moment(process: subprocess.Popen[str], config: Config, draw: random.Random, is_saving: bool) -> str:
     place, began = Path(config.run.folder), time.monotonic()
     before = _logged(place)
     wanted = before + draw.randint(1, 6)
-    while time.monotonic() - began < PATIENCE:
-        if process.poll() is not None:
-            raise AssertionError(f"the run ended before it could be killed: {process.communicate()[0]}")
-        if _logged(place) >= wanted:
-            if not is_saving:
-                time.sleep(draw.random() * 0.05)
-                return f"after step {_logged(place)}"
-            if any(checkpoint.folder(place).glob(".step-*.part")):
-                time.sleep(draw.random() * 0.01)
-                return f"while saving after step {_logged(place)}"
-    raise AssertionError("the run did not reach the moment of its kill")
+    while _logged(place) < wanted:
+        assert process.poll() is None, f"the run ended before it could be killed: {process.communicate()[0]}"
+        assert time.monotonic() - began < PATIENCE, "the run did not reach the step of its kill"
+    family = runs.family(process)  # looked for before, so that the kill itself takes no time
+    if not is_saving:
+        time.sleep(draw.random() * 0.05)
+        runs.kill(family)
+        return f"after step {_logged(place)}"
+    while not any(checkpoint.folder(place).glob(".step-*.part")):
+        assert process.poll() is None, f"the run ended before it could be killed: {process.communicate()[0]}"
+    time.sleep(draw.random() * 0.005)
+    runs.kill(family)
+    return f"while saving after step {_logged(place)}"
 
 
 def _logged(place: Path) -> int:

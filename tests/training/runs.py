@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -89,12 +90,17 @@ def run(*arguments: str | Path, fails: bool = False, program: Sequence[str] = PR
     return output
 
 
-def kill(process: subprocess.Popen[str]) -> None:
-    """kill -9 of a process and all that it has started, at one moment."""
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    for member in family:
-        member.send_signal(signal.SIGKILL)
-    psutil.wait_procs(family)
+def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """A process and all that it has started, the youngest first."""
+    return [*reversed(psutil.Process(process.pid).children(recursive=True)), psutil.Process(process.pid)]
+
+
+def kill(members: list[psutil.Process]) -> None:
+    """kill -9 of all of them at one moment."""
+    for member in members:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.send_signal(signal.SIGKILL)
+    psutil.wait_procs(members)
 
 
 def losses(folder: Path) -> dict[int, float]:

@@ -41,16 +41,18 @@ def test_resume_with_another_number_of_processes(tmp_path: Path) -> None:
     assert largest <= 1e-5
 
 
-def test_interrupt_saves_and_stops(tmp_path: Path) -> None:
-    config = runs.tiny_config(tmp_path, run={"steps": 100_000, "save_every_steps": 100_000})
+@pytest.mark.parametrize("processes", [1, 2])
+def test_interrupt_saves_and_stops(processes: int, tmp_path: Path) -> None:
+    changes = {"steps": 100_000, "save_every_steps": 100_000, "batch_size": 4 // processes, "processes": processes}
+    config = runs.tiny_config(tmp_path, run=changes | {"parallel": "none" if processes == 1 else "ddp"})
     process = runs.spawn(["train", runs.write_config(config, tmp_path / "config.toml")])
     while not (tmp_path / "run" / "log.jsonl").exists() or len(runs.losses(tmp_path / "run")) < 3:
         assert process.poll() is None, process.communicate()[0]
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=120)
     newest = checkpoint.latest(tmp_path / "run")
     assert process.returncode == 0, output
-    assert newest is not None
+    assert newest is not None, output
     assert "stopped and saved at step" in output
     saved = checkpoint.read(newest)
     assert saved.step == max(runs.losses(tmp_path / "run"))

@@ -16,6 +16,7 @@ import torch
 from data_loading import real_pictures
 from PIL import Image
 
+from trainer import loop
 from trainer.cache import build_cache
 from trainer.config import Config
 from trainer.config import parse as parse_config
@@ -24,6 +25,7 @@ from trainer.data.loader import open_loader
 from trainer.data.shards import SHARD
 from trainer.frozen import Frozen
 from trainer.inputs import to_inputs
+from trainer.run import start as start_run
 
 
 def changed(config: Config, **sections: dict[str, Any]) -> Config:
@@ -89,6 +91,21 @@ def test_cached_and_uncached_batches_are_equal(
     assert worst["noise"] == worst["timesteps"] == worst["sizes"] == 0
     assert dropped > 0
     assert not unloaded.loaded, f"a training with a cache has loaded {unloaded.loaded}"
+
+
+def test_losses_with_and_without_a_cache_are_equal(config: Config, tmp_path: Path) -> None:
+    losses = {}
+    for name, cache in (("pictures", ""), ("cache", str(tmp_path / "cache"))):
+        run = {"folder": str(tmp_path / name), "validate_every_steps": 3}
+        settings = changed(config, run=run, data={"cache": cache})
+        if cache:
+            build_cache(settings)
+        loop.train(settings, start_run(settings))
+        losses[name] = runs.losses(tmp_path / name)
+    off = {step: abs(losses["cache"][step] - loss) / loss for step, loss in losses["pictures"].items()}
+    print(f"\nlargest difference of a loss {max(off.values()):.1e} in {len(off)} steps")
+    assert len(off) == config.run.steps
+    assert max(off.values()) <= 1e-5
 
 
 def test_low_precision_is_stored_as_it_was_computed(tmp_path: Path) -> None:
