@@ -143,7 +143,7 @@ def test_killed_and_finished_is_byte_equal_to_never_killed(tmp_path: Path) -> No
         while len(list(killed.rglob("0*.safetensors"))) < wanted:
             assert process.poll() is None, process.communicate()[0]
             time.sleep(0.002)
-        runs.kill(process)
+        runs.kill(runs.family(process))
         process.communicate()
         reached = len(list(killed.rglob("0*.safetensors")))
         assert reached < len(list(whole.rglob("0*.safetensors")))
