@@ -27,10 +27,10 @@ from trainer.parallel import start
 from trainer.stop import Stop
 
 NUMBER, SIDE = 64, 64
-BASE_STEPS, BASE_BATCH = 400, 32
+BASE_STEPS, BASE_BATCH = 200, 32
 STEPS, BATCH = 100, 16
 SEEDS = (0, 1, 2)
-FAR = 10**6  # a step that no training reaches
+MEASURE = 12345  # the seed of the measure's noise
 ROUNDS = 2  # of noise for each picture, in the measure
 
 
@@ -53,13 +53,20 @@ def write_pictures(folder: Path) -> Path:
     return folder / "data.json"
 
 
-def scaled_vae(folder: Path, pictures: Path) -> None:
-    """Give the random autoencoder the scale and shift with which the pictures' latents have mean 0 and variance 1."""
-    frozen = Frozen(runs.tiny_config(pictures.parent.parent).model)
-    mean = frozen.latent_moments(pixels(pictures))[:, 0]
-    config = json.loads((folder / "vae" / "config.json").read_text())
-    config |= {"scaling_factor": float(1 / mean.std()), "shift_factor": float(mean.mean())}
-    (folder / "vae" / "config.json").write_text(json.dumps(config))
+def write_autoencoder(folder: Path, data: Path) -> None:
+    """A random autoencoder without noise, with latents of mean 0 and variance 1 in each channel on these pictures."""
+    vae = tiny_models.tiny_vae("kl")
+    channels = vae.config.latent_channels
+    with torch.no_grad():
+        vae.quant_conv.weight.zero_()
+        vae.quant_conv.weight[:channels, :channels, 0, 0] = torch.eye(channels)
+        vae.quant_conv.bias[:] = torch.tensor([0.0] * channels + [-30.0] * channels)  # the lowest log-variance there is
+        latents = vae.encode(pixels(data)).latent_dist.mean
+        mean, std = latents.mean(dim=(0, 2, 3)), latents.std(dim=(0, 2, 3))
+        vae.quant_conv.weight[:channels, :channels, 0, 0] = torch.diag(1 / std)
+        vae.quant_conv.bias[:channels] = -mean / std
+    vae.register_to_config(scaling_factor=1.0)
+    vae.save_pretrained(folder)
 
 
 def pixels(data: Path) -> Tensor:
@@ -93,7 +100,7 @@ def train_base(config: Config) -> list[float]:
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     unet.save_pretrained(Path(config.model.base) / "unet")
     return losses
 
@@ -110,11 +117,12 @@ class RandomFeatures(loop.Training):
 
 
 def held_out_noise(training: loop.Training, has_prompt: bool = True) -> float:
-    """The plain loss of all pictures at fixed noise and timesteps that no training draws, nothing dropped."""
+    """The plain loss of all pictures at noise and timesteps of a seed that no training has; the same in every call."""
     adapter, losses = training._current(), []
-    training.step = FAR  # of it RandomFeatures makes its features
+    config = dataclasses.replace(training.config, run=dataclasses.replace(training.config.run, seed=MEASURE))
+    loader = loop.open_loader(config, training.frozen, adapter.spec.feature, 0, 1)
     for number in range(ROUNDS):
-        for batch in training.loader._load([[(FAR + number, position) for position in range(NUMBER)]]):
+        for batch in loader._load([[(number, position) for position in range(NUMBER)]]):
             inputs = training._inputs(batch)
             keys_values = adapter.keys_values(adapter.image_tokens(inputs.features)) if has_prompt else {}
             losses.append(training.diffusion.plain_losses(inputs, lambda _, found=keys_values: found).mean())
@@ -127,7 +135,6 @@ def train_adapter(config: Config, kind: type[loop.Training]) -> tuple[float, flo
     with Stop() as stop:
         training = kind(config, run.start(config), parallel, stop)
         base, first = held_out_noise(training, has_prompt=False), held_out_noise(training)
-        training.step = 0
         training.go()
         last = held_out_noise(training)
         training.close()
@@ -143,14 +150,15 @@ def test_the_loss_falls_further_than_with_random_features(tmp_path: Path) -> Non
         run={"steps": STEPS, "batch_size": BATCH, "save_every_steps": STEPS},
         optimiser={"learning_rate": 3e-3},
     )
-    scaled_vae(Path(config.model.base), data)
+    torch.manual_seed(0)
+    write_autoencoder(Path(config.model.base) / "vae", data)
     losses = train_base(config)
     print(
         f"\nbase: loss {sum(losses[:20]) / 20:.4f} -> {sum(losses[-50:]) / 50:.4f} "
         f"in {BASE_STEPS} steps of {BASE_BATCH}",
         flush=True,
     )
-    assert sum(losses[-50:]) / 50 < 0.5 * sum(losses[:20]) / 20
+    assert sum(losses[-50:]) / 50 < 0.6 * sum(losses[:20]) / 20
 
     table: dict[str, list[float]] = {"pictures": [], "random": []}
     print("| features | seed | base alone | step 0 | last step |\n|---|---|---|---|---|")
