@@ -55,16 +55,19 @@ def encoder(pooled: int = 1024, hidden: int = 1280) -> comfy.clip_vision.ClipVis
     return built
 
 
+@torch.inference_mode()  # as ComfyUI runs nodes
 def encode(image: Tensor, crop: str = "centre", mask: Tensor | None = None, using: Any = None) -> tuple[Any, Tensor]:
     """The node: an image prompt and what the encoder saw."""
     return image_prompt.EncodeImagePrompt.execute(using or encoder(), image, crop, mask).result
 
 
+@torch.inference_mode()
 def load(name: str) -> Any:
     """The node: an adapter from a file in models/ipadapter."""
     return adapters.LoadAdapter.execute(name).result[0]
 
 
+@torch.inference_mode()
 def apply(adapter: Any, prompt: Any, to: Any = None, **settings: Any) -> Any:
     """The node: a model that follows the prompt."""
     return nodes_apply.ApplyAdapter.execute(to or model(), adapter, prompt, **settings).result[0]
