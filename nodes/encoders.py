@@ -61,19 +61,26 @@ def _from_tag(architecture: str, tag: str) -> comfy.clip_vision.ClipVisionModel:
 
 
 def _from_path(path: Path, architecture: str) -> comfy.clip_vision.ClipVisionModel:
-    config: dict[str, Any] | None = None
+    known: dict[str, Any] | None = None
     if path.is_dir():
-        config = json.loads((path / "config.json").read_text())
-        config = config.get("vision_config", config) | {
-            key: config[key] for key in ("projection_dim",) if key in config
-        }
+        known = _transformers_config(path / "config.json")
         path = _weights_in(path)
     if architecture != AUTO:
-        config = open_clip_config(architecture)
+        known = open_clip_config(architecture)
+    weights = dict(read_weights(path).tensors)
     try:
-        return build_encoder(dict(read_weights(path).tensors), config)
+        return build_encoder(weights, known)
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from error
+
+
+def _transformers_config(path: Path) -> dict[str, Any]:
+    """The vision part of a transformers config.json, with transformers' own defaults for what it leaves out."""
+    try:
+        config = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is damaged ({error}): download it again") from error
+    return {"num_attention_heads": 12, "hidden_act": "quick_gelu"} | config.get("vision_config", config)
 
 
 def _weights_in(folder: Path) -> Path:
@@ -88,7 +95,7 @@ def open_clip_config(architecture: str) -> dict[str, Any]:
     import open_clip
 
     config = open_clip.get_model_config(architecture)
-    if config is None or "width" not in config["vision_cfg"]:
+    if config is None or not isinstance(config["vision_cfg"].get("layers"), int):  # a ResNet has one for each stage
         raise ValueError(f"open_clip has no vision transformer named {architecture!r}: choose one of {ARCHITECTURES}")
     vision = config["vision_cfg"]
     return {
@@ -110,6 +117,12 @@ def build_encoder(
     weights = comfy.clip_vision.convert_to_transformers(weights, prefix)
     config = _config(weights, known or {})
     encoder = comfy.clip_vision.ClipVisionModel(config)
+    for key, value in encoder.get_sd().items():
+        if key in weights and weights[key].shape != value.shape:
+            raise ValueError(
+                f"the image encoder's {key} is {tuple(weights[key].shape)}, expected {tuple(value.shape)}: "
+                "download it again"
+            )
     missing, _ = encoder.load_sd(weights)
     if missing:
         raise ValueError(f"the image encoder lacks {len(missing)} weights ({missing[0]}, ...): download it again")

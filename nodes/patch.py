@@ -8,6 +8,7 @@ reads tensors, so that a compiled model is not compiled again for another pictur
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from comfy.patcher_extension import CallbacksMP, WrappersMP
 from einops import rearrange
 from torch import Tensor
 
-from ..ipadapter_core import ImageKV, Layer, decoupled_attention, layer_table
+from ..ipadapter_core import ImageKV, Layer, attention, decoupled_attention, layer_table
 from .run import IMAGES, KEY, ImageRun, Reference
 
 
@@ -49,9 +50,8 @@ class LayerPatch:
             precision = extra_options.get("attn_precision")
             return optimized_attention(q, k, v, heads, attn_precision=precision, transformer_options=extra_options)
 
-        def image(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            return optimized_attention(q, k, v, heads, attn_precision=extra_options.get("attn_precision"))
-
+        # The image's few tokens need no special kernel: torch's own, so that a low-precision one never changes them.
+        image = partial(attention, num_heads=heads)
         out = decoupled_attention(q, k, v, self._images(q, extra_options), text, image)
         for callback, kwargs in self.added:
             sigma = float(extra_options["sigmas"][0]) if "sigmas" in extra_options else kwargs["sigma_start"]
