@@ -23,8 +23,12 @@ $(STAMP): pyproject.toml requirements.txt demo/comfyui.py
 demo: setup
 	$(BIN)/python -m demo
 
+# In three processes, so that the memory of one is free for the next: 24 GB are enough.
+SERVER := tests/test_page.py tests/test_server.py tests/test_workflows.py
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest tests/core $(filter-out $(SERVER),$(wildcard tests/test_*.py))
+	$(BIN)/pytest $(SERVER)
+	$(BIN)/pytest tests/training
 
 bench: setup
 	set -e; for script in bench/*.py; do $(BIN)/python $$script --check; done
