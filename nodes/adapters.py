@@ -85,7 +85,7 @@ class LoadAdapter(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file: str) -> Any:
-        return folders.state(folders.path_of(folders.ADAPTERS, file))
+        return folders.fingerprint(folders.path_of(folders.ADAPTERS, file))
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:

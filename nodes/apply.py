@@ -182,7 +182,7 @@ class ImagePromptNode(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, adapter: str, encoder: str, **_: Any) -> Any:
         is_tag = encoder in TAGS
-        return LoadAdapter.fingerprint_inputs(adapter), encoder if is_tag else folders.state(
+        return LoadAdapter.fingerprint_inputs(adapter), encoder if is_tag else folders.fingerprint(
             folders.path_of(folders.ENCODERS, encoder)
         )
 

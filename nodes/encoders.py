@@ -205,7 +205,7 @@ class LoadEncoder(io.ComfyNode):
     def fingerprint_inputs(cls, weights: str, architecture: str) -> Any:
         if weights.startswith(OPEN_CLIP):
             return weights
-        return folders.state(folders.path_of(folders.ENCODERS, weights)), architecture
+        return folders.fingerprint(folders.path_of(folders.ENCODERS, weights)), architecture
 
     @classmethod
     def execute(cls, weights: str, architecture: str) -> io.NodeOutput:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import folder_paths
@@ -46,3 +47,8 @@ def state(path: Path) -> tuple[tuple[str, int, int], ...]:
     """What changes when a file, or a file in a folder, changes: names, times and sizes."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     return tuple((str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file())
+
+
+def fingerprint(path: Path) -> str:
+    """A digest of `state`. ComfyUI writes what a node's fingerprint is into saved pictures: no path goes there."""
+    return hashlib.sha256(repr(state(path)).encode()).hexdigest()

@@ -133,3 +133,11 @@ def test_a_failed_node_is_named_with_its_reason(server: Server):
     prompts.inputs_of(content, "ImagePrompt")["adapter"] = "ip-adapter_sdxl_vit-h.safetensors"
     with pytest.raises(ServerError, match=r"ImagePrompt \(node 4\): .*ip-adapter_sdxl_vit-h.safetensors is for SDXL"):
         server.run(content)
+
+
+def test_a_saved_picture_names_no_folder(server: Server, results: dict[str, Result]):
+    """What a node's fingerprint is goes into the picture's prompt, and pictures are shared."""
+    with Image.open(ran("image_prompt", server, results).pictures[0]) as picture:
+        content = picture.info["prompt"] + picture.info["workflow"]
+    assert str(server.folder) not in content
+    assert str(server.models) not in content
