@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import os
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
-COMFYUI = Path(os.environ.get("COMFYUI_PATH") or ROOT / ".comfyui")
+from demo.comfyui import ROOT, find_or_fetch
 
 
 @functools.cache
 def pack() -> ModuleType:
     """Our pack as ComfyUI's loader makes it: one package with the nodes and its own copy of the core in it."""
-    if not (COMFYUI / "main.py").exists():
-        raise RuntimeError(f"no ComfyUI in {COMFYUI}: run make setup, or set COMFYUI_PATH")
-    sys.path.insert(0, str(COMFYUI))
+    sys.path.insert(0, str(find_or_fetch()))
     import comfy.options
 
     comfy.options.enable_args_parsing(False)

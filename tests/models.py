@@ -202,6 +202,18 @@ class Calls:
         self.handle.remove()
 
 
-def relative(ours: Tensor, reference: Tensor) -> float:
-    """max |difference| / max |reference|."""
-    return ((ours.double() - reference.double()).abs().max() / reference.double().abs().max()).item()
+def transformer() -> Any:
+    """A FLUX model of one thin block of each kind."""
+    config = {
+        "image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": 16, "context_in_dim": 32,
+        "hidden_size": 64, "mlp_ratio": 2.0, "num_heads": 2, "depth": 1, "depth_single_blocks": 1,
+        "axes_dim": [8, 12, 12], "theta": 10000, "patch_size": 2, "qkv_bias": True, "guidance_embed": False,
+        "txt_ids_dims": [], "dtype": torch.float32,
+    }  # fmt: skip
+    flux = comfy.supported_models.FluxSchnell(config)
+    flux.unet_config = config
+    built = flux.get_model({}, device="cpu")
+    for value in built.diffusion_model.parameters():
+        torch.nn.init.normal_(value, std=0.05)
+    device = comfy.model_management.get_torch_device()
+    return comfy.model_patcher.ModelPatcher(built, load_device=device, offload_device=torch.device("cpu"))

@@ -12,7 +12,7 @@ import host
 import models
 import pytest
 import torch
-from safetensors.torch import save_file
+from bad_files import FILES, GOOD, Attack, with_code
 from torch import Tensor
 
 pytestmark = pytest.mark.comfy
@@ -21,12 +21,8 @@ adapters, nodes_apply, image_prompt = (host.part(f"nodes.{name}") for name in ("
 core = host.part("ipadapter_core")
 
 import comfy.clip_vision  # noqa: E402  (ComfyUI is on the path only after the pack is loaded)
-import comfy.model_management  # noqa: E402
-import comfy.model_patcher  # noqa: E402
-import comfy.supported_models  # noqa: E402
 import folder_paths  # noqa: E402
 
-GOOD = "good.safetensors"
 BAD = "bad.safetensors"
 
 
@@ -137,58 +133,6 @@ def refusal(*words: str) -> Iterator[None]:
         assert word in message
 
 
-class Attack:
-    """Unpickled without care, it makes a folder."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> Any:
-        return Path.mkdir, (self.mark,)
-
-
-def lora(path: Path) -> None:
-    name = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
-    save_file({f"{name}.lora_down.weight": torch.zeros(4, 320), f"{name}.lora_up.weight": torch.zeros(320, 4)}, path)
-
-
-def checkpoint(path: Path) -> None:
-    state = model().model.diffusion_model.state_dict()
-    save_file({f"model.diffusion_model.{key}": value for key, value in list(state.items())[:20]}, path)
-
-
-def truncated(path: Path) -> None:
-    data = (path.parent / GOOD).read_bytes()
-    path.write_bytes(data[: len(data) * 2 // 3])
-
-
-def with_code(path: Path) -> None:
-    torch.save({"image_proj": {}, "ip_adapter": {"1.to_k_ip.weight": Attack(path.with_name("mark"))}}, path)
-
-
-def with_nan(path: Path) -> None:
-    key = "ip_adapter.31.to_v_ip.weight"
-    spoiled = weights()[key].clone()
-    spoiled[0, 0] = float("nan")
-    save_file(weights() | {key: spoiled}, path)
-
-
-def without_a_layer(path: Path) -> None:
-    save_file({key: value for key, value in weights().items() if key != "ip_adapter.31.to_v_ip.weight"}, path)
-
-
-FILES = {
-    "a LoRA": (lora, ["is a LoRA, not an IP-Adapter", "LoRA loader"]),
-    "a checkpoint": (checkpoint, ["is a full checkpoint, not an IP-Adapter", "Load Checkpoint"]),
-    "a web page": (lambda path: path.write_text("<!DOCTYPE html><html></html>"), ["is a web page", "download"]),
-    "empty": (lambda path: path.touch(), ["is empty", "download it again"]),
-    "truncated": (truncated, ["truncated or damaged", "download it again"]),
-    "code in a pickle": (with_code, ["holds more than weights", "was not loaded"]),
-    "NaN": (with_nan, ["NaN or infinite weights", "ip_adapter.31.to_v_ip.weight"]),
-    "missing weights": (without_a_layer, ["lacks 1 weights", "download it again"]),
-}
-
-
 @pytest.mark.parametrize("kind", FILES)
 def test_file_that_is_no_adapter(folder: Path, nothing_lost: None, kind: str) -> None:
     write, words = FILES[kind]
@@ -275,25 +219,8 @@ def test_adapter_of_another_width(nothing_lost: None) -> None:
         apply(adapter, encode(reference())[0])
 
 
-def transformer() -> Any:
-    """A FLUX model of one thin block of each kind."""
-    config = {
-        "image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": 16, "context_in_dim": 32,
-        "hidden_size": 64, "mlp_ratio": 2.0, "num_heads": 2, "depth": 1, "depth_single_blocks": 1,
-        "axes_dim": [8, 12, 12], "theta": 10000, "patch_size": 2, "qkv_bias": True, "guidance_embed": False,
-        "txt_ids_dims": [], "dtype": torch.float32,
-    }  # fmt: skip
-    flux = comfy.supported_models.FluxSchnell(config)
-    flux.unet_config = config
-    built = flux.get_model({}, device="cpu")
-    for value in built.diffusion_model.parameters():
-        torch.nn.init.normal_(value, std=0.05)
-    device = comfy.model_management.get_torch_device()
-    return comfy.model_patcher.ModelPatcher(built, load_device=device, offload_device=torch.device("cpu"))
-
-
 def test_model_without_cross_attention(nothing_lost: None) -> None:
-    flux = transformer()
+    flux = models.transformer()
     conditioning = [[torch.zeros(1, 8, 32), {"pooled_output": torch.zeros(1, 16)}]]
 
     def sampled() -> Tensor:

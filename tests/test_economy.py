@@ -113,9 +113,7 @@ def test_work_in_a_run_of_20_steps(family: str, start: float) -> None:
         loaded.model.image_tokens(models.Features.random().features(loaded.spec.feature))
     extra = watches["adapter"][0].counts - watches["base"][0].counts
     reads = watches["adapter"][1].count
-    print(
-        f"\n{family}, start {start}: {dict(counts)}, synchronisations {dict(extra)}, reads of weights {reads}"
-    )
+    print(f"\n{family}, start {start}: {dict(counts)}, synchronisations {dict(extra)}, reads of weights {reads}")
     assert counts["K', V'"] == 16 * 2
     assert extra.total() == (20 if start else 0)
     assert reads == 0 < proof.count

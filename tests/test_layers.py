@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import figures
 import host
 import models
 import pytest
@@ -29,7 +30,7 @@ def test_every_layer_counts(base: str, channels: int, layers: int) -> None:
         for name, linear in (("K'", layer.to_k_ip), ("V'", layer.to_v_ip)):
             kept = linear.weight.clone()
             linear.weight.mul_(-1)
-            changes[name, int(index)] = models.relative(prediction(), before)
+            changes[name, int(index)] = figures.relative(prediction(), before)
             linear.weight.copy_(kept)
     assert torch.equal(prediction(), before)
     (weakest, change) = min(changes.items(), key=lambda item: item[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import figures
 import models
 import pytest
 import torch
@@ -32,7 +33,7 @@ def test_two_halves_make_the_whole(size: tuple[int, int], mask_size: tuple[int, 
     whole = predict(models.apply(model, weights(), prompt), size)
     halves = models.apply(models.apply(model, weights(), prompt, mask=mask), weights(), prompt, mask=1 - mask)
     half = predict(models.apply(model, weights(), prompt, mask=mask), size)
-    error, effect = models.relative(predict(halves, size), whole), models.relative(half, whole)
+    error, effect = figures.relative(predict(halves, size), whole), figures.relative(half, whole)
     print(f"\nlatent {size}, mask {mask_size}: two halves {error:.1e}, one half {effect:.1e}")
     assert error <= BAR < effect
 
@@ -42,7 +43,7 @@ def test_all_and_nothing() -> None:
     ones, zeros = torch.ones(1, 60, 60), torch.zeros(1, 60, 60)
     everywhere = predict(models.apply(model, weights(), prompt, mask=ones), size)
     nowhere = predict(models.apply(model, weights(), prompt, mask=zeros), size)
-    assert models.relative(everywhere, predict(models.apply(model, weights(), prompt), size)) <= 1e-6
+    assert figures.relative(everywhere, predict(models.apply(model, weights(), prompt), size)) <= 1e-6
     assert torch.equal(nowhere, predict(model, size))
 
 
@@ -53,8 +54,8 @@ def test_a_mask_for_each_latent() -> None:
     full, none = (predict(m, size, batch=2) for m in (models.apply(model, weights(), prompt), model))
     # chunks of two latents each: the first of a chunk has the picture, the second has not
     for first in (0, 2):
-        assert models.relative(both[first], full[first]) <= BAR
-        assert models.relative(both[first + 1], none[first + 1]) <= BAR
+        assert figures.relative(both[first], full[first]) <= BAR
+        assert figures.relative(both[first + 1], none[first + 1]) <= BAR
 
 
 def test_a_mask_is_cut_to_the_area_of_a_conditioning() -> None:
@@ -74,8 +75,8 @@ def test_a_mask_is_cut_to_the_area_of_a_conditioning() -> None:
                 models.sample(patched, positive, models.text(0), steps=1, size=(16, 16))
             outputs.append(next(call["output"] for call in calls if call["x"].shape[-2:] == (8, 16)))
         masked, full, none = outputs
-        assert models.relative(masked, full if is_covered else none) <= BAR
-        assert models.relative(masked, none if is_covered else full) > 1e-3
+        assert figures.relative(masked, full if is_covered else none) <= BAR
+        assert figures.relative(masked, none if is_covered else full) > 1e-3
 
 
 def test_references_at_once_are_their_tokens_side_by_side() -> None:
@@ -89,7 +90,7 @@ def test_references_at_once_are_their_tokens_side_by_side() -> None:
     (call,) = calls
     with oracles.diffusers_loader(models.diffusers_unet("SD15", 32), [weights()], [1.0]) as reference:
         predicted = reference(call["x"], call["t"], call["context"], [prompt.features("pooled")[None]])
-    error = models.relative(call["output"], predicted)
+    error = figures.relative(call["output"], predicted)
     print(f"\ntwo pictures at once: diffusers {error:.1e}")
     assert error <= BAR
 
@@ -98,4 +99,4 @@ def test_average_is_one_picture_of_the_mean() -> None:
     model, prompt = models.comfy_model("SD15", 32), models.Features.random(pictures=3)
     mean = models.Features(prompt.features("pooled").mean(0, keepdim=True), prompt.features("penultimate")[:1])
     averaged = predict(models.apply(model, weights(), prompt, combine="average"), (16, 16))
-    assert models.relative(averaged, predict(models.apply(model, weights(), mean), (16, 16))) <= BAR
+    assert figures.relative(averaged, predict(models.apply(model, weights(), mean), (16, 16))) <= BAR

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import figures
 import models
 import pytest
 import torch
@@ -38,7 +39,7 @@ def test_lora_in_either_order() -> None:
     before = prediction(models.apply(with_lora(model), adapter(), prompt))
     alone = prediction(models.apply(model, adapter(), prompt))
     assert torch.equal(after, before)
-    assert models.relative(alone, after) > 1e-3
+    assert figures.relative(alone, after) > 1e-3
 
 
 class ForeignPatch:
@@ -84,12 +85,12 @@ def test_other_packs_before_and_after() -> None:
     before = prediction(ours)
     theirs_after = prediction(with_foreign_patch(ours))
     theirs_before = prediction(models.apply(with_foreign_patch(model), adapter(), prompt))
-    error, effect = models.relative(theirs_after, theirs_before), models.relative(theirs_after, before)
+    error, effect = figures.relative(theirs_after, theirs_before), figures.relative(theirs_after, before)
     print(f"\ntheirs after ours against ours after theirs: {error:.1e}; their effect {effect:.1e}")
     assert error <= 1e-5 < effect
     assert torch.equal(prediction(ours), before), "their addition leaked into the model that it was added after"
     sandwiched = prediction(models.apply(with_foreign_patch(ours), adapter(), prompt, 0.5))
-    assert models.relative(sandwiched, theirs_after) > 1e-3
+    assert figures.relative(sandwiched, theirs_after) > 1e-3
 
 
 def test_other_packs_keep_their_range() -> None:
@@ -106,8 +107,8 @@ def test_a_patch_under_the_longer_key() -> None:
     foreign = ForeignPatch(foreign_addition, strength=0.3)
     longer.set_model_attn2_replace(foreign, "input", 1, 0)
     both = prediction(models.apply(longer, adapter(), prompt))
-    assert models.relative(both, prediction(longer)) > 1e-3
-    assert models.relative(both, prediction(models.apply(model, adapter(), prompt))) > 1e-3
+    assert figures.relative(both, prediction(longer)) > 1e-3
+    assert figures.relative(both, prediction(models.apply(model, adapter(), prompt))) > 1e-3
 
 
 def test_a_compiled_model_is_compiled_once() -> None:
@@ -130,7 +131,7 @@ def test_a_compiled_model_is_compiled_once() -> None:
         patched = models.apply(compiled, adapter(), prompt, weight)
         ours = models.sample(patched, models.text(5), models.text(0), seed=seed)
         eager = models.sample(models.apply(model, adapter(), prompt, weight), models.text(5), models.text(0), seed=seed)
-        errors.append(models.relative(ours, eager))
+        errors.append(figures.relative(ours, eager))
         counts.append(len(graphs))
     torch._dynamo.reset()
     print(f"\ngraphs after each run: {counts}; against the model as it is: {max(errors):.1e}")
@@ -166,7 +167,7 @@ def test_precision_follows_the_base(weights: torch.dtype, compute: torch.dtype, 
         models.sample(models.apply(model, adapter(), prompt), models.text(5), models.text(0), steps=1)
     (call,) = calls
     k, v = call["options"]["image_prompt_kv"][0].layers[1]
-    error = models.relative(call["output"].float(), prediction(models.apply(exact, adapter(), prompt)))
+    error = figures.relative(call["output"].float(), prediction(models.apply(exact, adapter(), prompt)))
     print(f"\nbase in {weights}, computed in {compute}: K' in {k.dtype}, against fp32 {error:.1e}")
     assert k.dtype == v.dtype == compute
     assert torch.isfinite(call["output"]).all()

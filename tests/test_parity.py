@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import figures
 import host
 import models
 import oracles
@@ -54,13 +55,13 @@ def compare(family: str, scale: float, positive: Any, base: str = "SD15", channe
     prompt = models.Features.random()
     plain = one_step(model, positive, negative)
     call = one_step(models.apply(model, weights(family, base, channels), prompt, scale), positive, negative)
-    effect = models.relative(call["output"], plain["output"])
+    effect = figures.relative(call["output"], plain["output"])
     inputs = (call["x"], call["t"], call["context"])
     given = features(prompt, family, call["roles"])
     with oracles.package(unet, weights(family, base, channels), scale) as predict:
-        by_package = models.relative(call["output"], predict(*inputs, given, added(call, base)))
+        by_package = figures.relative(call["output"], predict(*inputs, given, added(call, base)))
     with oracles.diffusers_loader(unet, [weights(family, base, channels)], [scale]) as predict:
-        by_diffusers = models.relative(call["output"], predict(*inputs, [given[:, None]], added(call, base)))
+        by_diffusers = figures.relative(call["output"], predict(*inputs, [given[:, None]], added(call, base)))
     print(
         f"\n{base} {family} scale {scale}: package {by_package:.1e}, diffusers {by_diffusers:.1e}, effect {effect:.1e}"
     )
@@ -89,7 +90,7 @@ def test_two_adapters_at_once() -> None:
     call = one_step(patched, models.text(5), models.text(0))
     given = [features(first, "base", call["roles"]), features(second, "plus", call["roles"])]
     with oracles.diffusers_loader(unet, [weights("base"), weights("plus")], [0.8, 0.5]) as predict:
-        error = models.relative(
+        error = figures.relative(
             call["output"], predict(call["x"], call["t"], call["context"], [g[:, None] for g in given])
         )
     print(f"\ntwo adapters: diffusers {error:.1e}")
@@ -111,7 +112,7 @@ def test_sdxl_presets_are_the_layers_diffusers_documents(preset: str, scales: An
     call = one_step(patched, models.text(5, 2048, pooled=1280), models.text(0, 2048, pooled=1280))
     given = features(prompt, "base", call["roles"])
     with oracles.diffusers_loader(unet, [weights("base", "SDXL", 64)], [scales]) as predict:
-        error = models.relative(
+        error = figures.relative(
             call["output"], predict(call["x"], call["t"], call["context"], [given[:, None]], added(call, "SDXL"))
         )
     print(f"\nSDXL {preset}: diffusers {error:.1e}")
@@ -152,8 +153,8 @@ def test_with_a_controlnet() -> None:
         "mid_block_additional_residual": seen["middle"][0],
     }
     with oracles.package(unet, weights("base"), 1.0) as predict:
-        error = models.relative(call["output"], predict(call["x"], call["t"], call["context"], given, **residuals))
-        alone = models.relative(predict(call["x"], call["t"], call["context"], given), call["output"])
+        error = figures.relative(call["output"], predict(call["x"], call["t"], call["context"], given, **residuals))
+        alone = figures.relative(predict(call["x"], call["t"], call["context"], given), call["output"])
     print(f"\nwith a ControlNet's residuals: package {error:.1e}, the residuals' effect {alone:.1e}")
     assert error <= BAR < alone
 
@@ -181,7 +182,7 @@ def test_ddim_run() -> None:
             uncond, cond = predict(latents.repeat(2, 1, 1, 1), t, context, given).chunk(2)
             latents = scheduler.step(uncond + 7.5 * (cond - uncond), t, latents).prev_sample
     ours = ours * 0.18215  # ComfyUI returns latents before the scale factor
-    error = models.relative(ours, latents)
+    error = figures.relative(ours, latents)
     print(f"\nDDIM 10 steps, guidance 7.5: {error:.1e}")
     assert error <= 1e-4
 
@@ -208,10 +209,10 @@ def test_from_pixels(family: str) -> None:
         name = "pooled" if family == "base" else "penultimate"
         reference = outs[0].image_embeds if family == "base" else outs[0].hidden_states[-2]
         nothing = torch.zeros_like(reference) if family == "base" else outs[1].hidden_states[-2]
-        seen = models.relative(prompt.features(name), reference)
-        unseen = models.relative(prompt.unconditional(name), nothing) if family == "plus" else 0.0
+        seen = figures.relative(prompt.features(name), reference)
+        unseen = figures.relative(prompt.unconditional(name), nothing) if family == "plus" else 0.0
         projection = oracles.package_projection(weights(family))
         adapter = models.loaded_adapter(weights(family))
-        tokens = models.relative(adapter.model.image_tokens(prompt.features(name)), projection(reference))
+        tokens = figures.relative(adapter.model.image_tokens(prompt.features(name)), projection(reference))
     print(f"\nfrom pixels, {family}: features {seen:.1e}, unconditional {unseen:.1e}, image tokens {tokens:.1e}")
     assert max(seen, unseen, tokens) <= BAR

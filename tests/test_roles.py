@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import figures
 import models
 import oracles
 import pytest
@@ -70,8 +71,8 @@ def hold_to_reference(calls: list[dict[str, Any]], conditional: set[int]) -> lis
                 roles = [prompt.features("pooled"), prompt.unconditional("pooled")]
                 right, wrong = roles if seed in conditional else reversed(roles)
                 given = (x[None], t[None], context[None])
-                worst = max(worst, models.relative(output[None], predict(*given, right)))
-                contrast = min(contrast, models.relative(output[None], predict(*given, wrong)))
+                worst = max(worst, figures.relative(output[None], predict(*given, right)))
+                contrast = min(contrast, figures.relative(output[None], predict(*given, wrong)))
     print(f"\n{len(seen)} chunks: worst difference {worst:.1e}; with the other role it would be {contrast:.1e} or more")
     assert worst <= BAR < contrast
     return seen
@@ -119,7 +120,7 @@ def test_a_text_in_both_lists(patched: Any) -> None:
             given = torch.cat(
                 [prompt.features("pooled") if r == 0 else prompt.unconditional("pooled") for r in call["roles"]]
             )
-            assert models.relative(call["output"], predict(call["x"], call["t"], call["context"], given)) <= BAR
+            assert figures.relative(call["output"], predict(call["x"], call["t"], call["context"], given)) <= BAR
 
 
 @pytest.mark.parametrize("nested", [False, True])
@@ -211,6 +212,6 @@ def test_one_reference_for_each_latent_by_context_window() -> None:
             given = torch.cat(
                 [pictures.features("pooled")[rows] if r == 0 else torch.zeros(len(rows), 1024) for r in call["roles"]]
             )
-            error = models.relative(call["output"], predict(call["x"], call["t"], call["context"], given))
+            error = figures.relative(call["output"], predict(call["x"], call["t"], call["context"], given))
             print(f"\nlatents {rows}: {error:.1e}")
             assert error <= BAR

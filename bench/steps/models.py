@@ -27,7 +27,7 @@ def write_models(folder: Path, is_tiny: bool) -> None:
     """Write `base` and `encoder` as folders that trainer and transformers load, and `data/train.json` with pictures."""
     torch.manual_seed(0)
     if is_tiny:
-        sys.path.insert(0, str(ROOT / "tests" / "trainer"))
+        sys.path.insert(0, str(ROOT / "tests" / "training"))
         import tiny_models
 
         tiny_models.write_base(folder / "base")
