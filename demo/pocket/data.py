@@ -1,0 +1,67 @@
+"""The pictures that all stages train on: drawn once, kept as 8 bits in out/pocket/."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .drawing import SIDE, Chance, chance, draw
+from .scenes import TRAIN, random_scenes
+
+COUNT = 34_000
+PART = 1_000
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Scenes [N, 5], and their pictures [N, 3, 64, 64] as 8 bits."""
+
+    scenes: Tensor
+    bytes: Tensor
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def of(self, indices: Tensor) -> Tensor:
+        """Pictures [B, 3, 64, 64] of 0..1."""
+        return self.bytes[indices].float() / 255
+
+    def some(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """A batch drawn at random: scenes [B, 5], pictures [B, 3, 64, 64] of 0..1."""
+        indices = torch.randint(len(self), (count,), generator=generator)
+        return self.scenes[indices], self.of(indices)
+
+
+def training_pictures(folder: Path) -> Pictures:
+    """The training set, drawn when it is not in `folder` yet."""
+    path = folder / "pictures.npy"
+    generator = torch.Generator().manual_seed(TRAIN)
+    scenes = random_scenes(COUNT, generator, held_out=False)
+    given = chance(COUNT, generator)
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".part")
+        out = np.lib.format.open_memmap(temporary, "w+", np.uint8, (COUNT, 3, SIDE, SIDE))
+        for start in tqdm(range(0, COUNT, PART), desc="draw pictures", unit="thousand"):
+            mine = slice(start, start + PART)
+            some = Chance(given.shift[mine], given.turn[mine], given.stretch[mine], given.tints[mine])
+            out[mine] = to_bytes(draw(scenes[mine], some)).numpy()
+        out.flush()
+        temporary.replace(path)
+    return Pictures(scenes, torch.from_numpy(np.load(path)))
+
+
+def references(count: int, seed: int, held_out: bool = True) -> Pictures:
+    """Pictures that no training saw; by default also of combinations that none saw."""
+    generator = torch.Generator().manual_seed(seed)
+    scenes = random_scenes(count, generator, held_out)
+    return Pictures(scenes, to_bytes(draw(scenes, chance(count, generator))))
+
+
+def to_bytes(pictures: Tensor) -> Tensor:
+    return (pictures.clamp(0, 1) * 255).round().to(torch.uint8)

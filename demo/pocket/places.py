@@ -1,0 +1,34 @@
+"""Where pocket's parts are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Places:
+    """weights: what is kept, in the repository. work: checkpoints and pictures, which may be thrown away."""
+
+    weights: Path = Path(__file__).parent / "weights"
+    work: Path = ROOT / "out" / "pocket"
+
+    @property
+    def base(self) -> Path:
+        """A diffusers folder: unet, vae, text_encoder, tokenizer, scheduler."""
+        return self.weights / "base"
+
+    @property
+    def encoder(self) -> Path:
+        """A transformers folder of the image encoder."""
+        return self.weights / "clip_vision" / "pocket"
+
+    @property
+    def judge(self) -> Path:
+        return self.weights / "judge.safetensors"
+
+    @property
+    def sheets(self) -> Path:
+        return self.work / "sheets"
