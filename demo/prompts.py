@@ -68,9 +68,14 @@ def give_files(content: Prompt, title: str, files: list[str]) -> None:
                 node["inputs"][name] = [number, 0]
 
 
-def keep_outputs(content: Prompt, prefix: str) -> None:
-    """Remove previews, and what is saved under another prefix."""
+def save_as_made(content: Prompt, prefix: str) -> None:
+    """Save what is decoded before it is enlarged, and only what has a prefix that ends in this."""
     for number, node in list(content.items()):
-        is_other = node["class_type"] == "SaveImage" and not node["inputs"]["filename_prefix"].endswith(prefix)
-        if is_other or node["class_type"] == "PreviewImage":
+        if node["class_type"] != "SaveImage":
+            continue
+        if not node["inputs"]["filename_prefix"].endswith(prefix):
             del content[number]
+            continue
+        before = content[node["inputs"]["images"][0]]
+        if before["class_type"] == "ImageScaleBy":
+            node["inputs"]["images"] = before["inputs"]["image"]

@@ -74,7 +74,7 @@ class Showcase:
     def run(self, name: str, files: dict[str, list[str]], prefix: str = "", text: str = "", **settings: Any) -> Tensor:
         """One graph with pictures for its nodes by their titles; settings change every input of that name."""
         content = prompts.prompt(name)
-        prompts.keep_outputs(content, prefix or name)
+        prompts.save_as_made(content, prefix or name)
         count = max(map(len, files.values()))
         for title, given in files.items():
             prompts.give_files(content, title, given)
@@ -140,7 +140,7 @@ class Showcase:
 
     def _weighted(self, weights: Sequence[float]) -> Tensor:
         content = prompts.prompt("pocket_weights")
-        prompts.keep_outputs(content, "")
+        prompts.save_as_made(content, "")
         prompts.give_files(content, "Reference", self.files[:1])
         for place, (title, weight) in enumerate(zip(GRAPH_WEIGHTS, weights, strict=True)):
             content[prompts.node_of(content, f"Apply, {title.lower()}")]["inputs"]["weight"] = weight

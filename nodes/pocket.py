@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import folder_paths
 import torch
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
 
 from ..demo.pocket import drawing, scenes
 from ..demo.pocket.host import load_clip, load_controlnet, load_model, load_vae
@@ -13,6 +13,7 @@ from . import folders
 from .adapters import CATEGORY
 
 PLACES = Places()
+SHOWN = 3  # times as large as it is, on the node itself: the page shows small pictures as small as they are
 PARTS = [*(PLACES.base / part for part in ("unet", "text_encoder", "tokenizer", "vae")), PLACES.controlnet]
 
 
@@ -87,4 +88,6 @@ class DrawPocketPicture(io.ComfyNode):
         scene, given = torch.tensor([numbers]), drawing.chance(1, torch.Generator().manual_seed(seed))
         drawn = (drawing.draw(scene, given), drawing.silhouettes(scene, given))
         # As a file would hold them: in 8 bits.
-        return io.NodeOutput(*((picture * 255).round().movedim(1, -1) / 255 for picture in drawn))
+        picture, silhouette = ((one * 255).round().movedim(1, -1) / 255 for one in drawn)
+        shown = picture.repeat_interleave(SHOWN, 1).repeat_interleave(SHOWN, 2)
+        return io.NodeOutput(picture, silhouette, ui=ui.PreviewImage(shown, cls=cls))
