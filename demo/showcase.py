@@ -133,7 +133,7 @@ class Showcase:
             "How strongly the picture counts",
             "One reference, the words “a ring”, the same noise. At weight 0 only the words count.",
             [
-                Row("reference", self.given.pictures[:1].expand(SHOWN, -1, -1, -1), is_given=True),
+                Row("reference", self.given.pictures[:1], is_given=True),
                 Row("weight", torch.cat(made), captions),
             ],
         )
