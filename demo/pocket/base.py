@@ -53,7 +53,7 @@ def build() -> UNet2DConditionModel:
 
 @dataclass(frozen=True)
 class Texts:
-    """Every caption's states, and which four belong to a picture. numbers [N, 4]; states [T, 77, 64], the empty first."""
+    """Every caption's states, and which four belong to a picture. numbers [N, 4]; states [T, 77, 64], empty first."""
 
     numbers: Tensor
     states: Tensor

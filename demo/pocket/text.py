@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -40,10 +41,10 @@ def build_tokenizer() -> CLIPTokenizer:
 def _merges(word: str, ranks: dict[tuple[str, str], int]) -> list[tuple[str, str]]:
     """The merges that byte pair encoding applies to a word, by their rank."""
     parts, applied = [*word[:-1], f"{word[-1]}</w>"], []
-    while pairs := [pair for pair in zip(parts, parts[1:]) if pair in ranks]:
+    while pairs := [pair for pair in pairwise(parts) if pair in ranks]:
         best = min(pairs, key=ranks.__getitem__)
         applied.append(best)
-        place = list(zip(parts, parts[1:])).index(best)
+        place = list(pairwise(parts)).index(best)
         parts[place : place + 2] = ["".join(best)]
     return applied
 
