@@ -70,7 +70,8 @@ class ImageAttention:
             encoder_hidden_states = attn.norm_encoder_hidden_states(encoder_hidden_states)
         q, k, v = attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
         images = [
-            ImageKV(image.k.to(q.dtype), image.v.to(q.dtype)) for image in self.prompts.of_layer.get(self.index, ())
+            ImageKV(image.k.to(q.dtype), image.v.to(q.dtype), image.mask)
+            for image in self.prompts.of_layer.get(self.index, ())
         ]
         attend = partial(attention, num_heads=attn.heads)
         if self.kind == "appended":
