@@ -30,11 +30,18 @@ from ..autoencoder import decode
 from ..data import to_bytes
 from ..judge import Judge, Verdict
 from ..judge import load as load_judge
-from ..places import Places
+from ..places import ROOT, Places
 from ..sampling import Predict, sample
 from .orders import Order, build_world
 
 PART = 64  # pictures at a time
+# What shapes a picture beside the weights: where one of these is edited, pictures are made anew.
+SOURCES = (
+    *(f"demo/pocket/{name}.py" for name in ("autoencoder", "control", "data", "drawing", "look", "sampling", "scenes")),
+    *(f"demo/pocket/evidence/{name}.py" for name in ("orders", "studio")),
+    *(f"trainer/{name}.py" for name in ("adapter", "attention", "encoder", "frozen")),
+    "ipadapter_core",
+)
 
 
 @dataclass(frozen=True)
@@ -80,8 +87,8 @@ class Studio:
         return control.load(self.places)
 
     def path(self, order: Order) -> Path:
-        """Where an order's pictures are kept: by its values and the weights that it needs."""
-        folders = [self.places.base, self.places.encoder]
+        """Where an order's pictures are kept: by its values, and the weights and sources that it needs."""
+        folders = [*(ROOT / source for source in SOURCES), self.places.base, self.places.encoder]
         folders += [self.places.adapters / f"{order.adapter}.safetensors"] if order.adapter else []
         folders += [self.places.controlnet] if order.has_silhouette else []
         folders += [self.places.look] if order.is_sticker else []
@@ -203,7 +210,7 @@ def _digest(path: Path) -> str:
     """Of a file's bytes, or of a folder's files."""
     if not path.exists():
         raise ValueError(f"there is no {path}: train it with `python -m demo.pocket`")
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    files = sorted(file for file in path.rglob("*.*") if file.suffix != ".pyc") if path.is_dir() else [path]
     found = hashlib.sha256()
     for file in files:
         found.update(file.name.encode() + file.read_bytes())
