@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -21,10 +20,12 @@ from demo.pocket.evidence.fine import off_by
 from demo.pocket.evidence.orders import FINE, GLOBAL, WEIGHT, Order
 from demo.pocket.evidence.ruler import BAR
 from demo.pocket.evidence.studio import Made, Studio
-from demo.pocket.scenes import ATTRIBUTES, BACKGROUND, COLOUR, PATTERN, SHAPE, captions
+from demo.pocket.places import Places
+from demo.pocket.scenes import ATTRIBUTES, captions
 from ipadapter_core import write_adapter
 from trainer import checkpoint, loop, run
 from trainer import config as configs
+from trainer.adapter import new_adapter
 from trainer.cache import build_cache
 from trainer.config import Config
 
@@ -147,9 +148,6 @@ def test_a_short_training_raises_agreement(studio: Studio, tmp_path: Path) -> No
     loop.train(config, place)
     newest = checkpoint.latest(place)
     assert newest is not None
-    from demo.pocket.places import Places
-    from trainer.adapter import new_adapter
-
     mine = Studio(Places(weights=tmp_path / "weights", work=tmp_path / "work"))
     for name in ("base", "clip_vision", "judge.safetensors"):
         (tmp_path / "weights").mkdir(exist_ok=True)
@@ -165,6 +163,3 @@ def test_a_short_training_raises_agreement(studio: Studio, tmp_path: Path) -> No
     print(f"mean agreement raised by {gain:.3f}")
     assert gain > 0.15
     assert after["background"] > before["background"] + 0.2
-
-
-__all__ = ["BACKGROUND", "COLOUR", "PATTERN", "SHAPE"]

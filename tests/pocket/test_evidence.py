@@ -8,17 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 from figures import show
+from torch import Tensor
 
 from demo.pocket import base
 from demo.pocket.data import references
 from demo.pocket.drawing import SIDE
 from demo.pocket.evidence import __main__ as command
-from demo.pocket.evidence import regions
-from demo.pocket.evidence.alone import base_rates
+from demo.pocket.evidence import regions, structure, together
+from demo.pocket.evidence.alone import against_wrong, base_rates
 from demo.pocket.evidence.figures import Findings, mean, read_findings
-from demo.pocket.evidence.orders import GROUPS, build_world
+from demo.pocket.evidence.fine import off_by
+from demo.pocket.evidence.orders import GROUPS, Order, build_world
 from demo.pocket.evidence.structure import HALVES
-from demo.pocket.evidence.studio import half_masks, layers_of
+from demo.pocket.evidence.studio import Made, half_masks, layers_of
+from demo.pocket.judge import Verdict
 from demo.pocket.scenes import BACKGROUND, COLOUR, COUNTS, DEVELOP, FINAL, PATTERN, SHAPE, SIZE, is_held_out
 from demo.pocket.spoiled import blobs
 from ipadapter_core import ImageKV
@@ -70,7 +73,9 @@ def test_the_ruler_of_halves_reads_drawings(half: str) -> None:
     print(f"\n{half}: fill, background, pattern right {shares}; of noise {float((noise >= 0).float().mean()):.2f}")
     assert min(shares) >= 0.97  # a small moon has hardly any fill in its right half
     assert bool((noise == -1).all())
-    other = regions.told(pictures, HALVES["left" if half == "right" else "right"]) == regions.wanted(drawn.scenes.roll(1, 0))
+    other = regions.told(pictures, HALVES["left" if half == "right" else "right"]) == regions.wanted(
+        drawn.scenes.roll(1, 0)
+    )
     assert float(other.float().mean()) < 0.5  # it does not agree with what it was not shown
 
 
@@ -97,7 +102,8 @@ def test_masks_share_the_picture_out() -> None:
 
     def output(*of_layer: int) -> torch.Tensor:
         prompts.of_layer = {
-            index: tuple(ImageKV(k, v, masks[index][half]) for half in of_layer) for index, (k, v) in keys_values.items()
+            index: tuple(ImageKV(k, v, masks[index][half]) for half in of_layer)
+            for index, (k, v) in keys_values.items()
         }
         return unet(x, 500, text).sample
 
@@ -122,7 +128,49 @@ def test_findings_are_read_back_and_orders_are_named_once(tmp_path: Path) -> Non
     claims = [command.in_world(claim, FINAL, 8) for claim in command.CLAIMS]
     orders = [order for claim in claims for order in claim.orders.values()]
     assert all(order.world == FINAL and order.count == 8 for order in orders)
-    print(f"\n{sum(order.count for claim in command.CLAIMS for order in set(claim.orders.values()))} pictures in all")
+    named = {order for claim in command.CLAIMS for order in claim.orders.values()}
+    print(f"\n{len(named)} sets, {sum(order.count for order in named)} pictures in all")
+
+
+class Drawn:
+    """In place of a studio: what a perfect model would give, and a judge that is never wrong."""
+
+    world = staticmethod(build_world)
+
+    def made(self, scenes: Tensor, pictures: Tensor) -> Made:
+        world = build_world(DEVELOP)
+        verdict = Verdict(
+            scenes, torch.zeros(len(scenes), dtype=torch.bool), world.references.given.shift[: len(scenes)]
+        )
+        return Made(Order(len(scenes)), pictures, verdict, world.references.scenes[: len(scenes)])
+
+
+def test_what_was_asked_for_is_counted_as_right() -> None:
+    """Of perfect pictures everything is right; of copies of the reference, all but what was asked to differ."""
+    count, drawn = 128, Drawn()
+    world = build_world(DEVELOP)
+    scenes, rows = world.references.scenes[:count], torch.arange(count)
+    pictures, partner = world.references.of(rows), world.partner[:count]
+    copies = drawn.made(scenes, pictures)
+    assert bool(copies.right.all())
+    assert float(off_by(copies, world.references.given.shift[:count]).max()) == 0
+    named = scenes.clone()
+    named[:, SHAPE] = world.named[:count]
+    whole = together.obeyed(drawn, drawn.made(named, pictures))
+    assert bool(whole.all())
+    assert together.obeyed(drawn, copies).float().mean(0).tolist() == [0, 1, 1, 1, 1]
+    outlined = structure.obeyed(drawn, drawn.made(world.outlines[:count], pictures))
+    assert bool(outlined.all())
+    assert structure.obeyed(drawn, copies).float().mean(0).tolist()[:4] == [0, 1, 1, 1]
+    mixed = torch.cat([pictures[..., : SIDE // 2], world.references.of(partner)[..., SIDE // 2 :]], 3)
+    for name, half in structure.own(drawn, drawn.made(scenes, mixed)).items():
+        shares = half.float().mean(0).tolist()
+        print(f"\n{name} half of two drawings: fill, background, pattern {shares}")
+        assert min(shares) >= 0.97
+    fill, _, pattern = structure.own(drawn, copies)["right"].float().mean(0).tolist()
+    assert fill == pattern == 0
+    wrong = against_wrong(copies).float().mean(0)
+    assert torch.allclose(wrong, torch.tensor(base_rates(scenes)).float(), atol=0.13)
 
 
 def test_spoiled_halves_are_counted_as_none() -> None:

@@ -96,7 +96,8 @@ def make_all(studio: Studio, orders: Iterable[Order], again: bool = False) -> No
 
 
 def measure(studio: Studio, claim: Claim, sheets: Path) -> None:
-    bench = Bench(studio, {name: studio.made(order) for name, order in claim.orders.items()}, sheets)
+    made = {name: studio.made(order).first(claim.most) for name, order in claim.orders.items()}
+    bench = Bench(studio, made, sheets)
     found = Findings(claim.title)
     claim.measure(bench, found)
     found.save(sheets / f"{claim.name}.json")

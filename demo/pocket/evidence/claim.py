@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .figures import Findings
-from .orders import Order
+from .orders import MOST, Order
 from .studio import Made, Studio
 
 
@@ -22,9 +22,13 @@ class Bench:
 
 @dataclass(frozen=True)
 class Claim:
-    """orders: by name, before they are given a world. measure: fills the findings."""
+    """orders: by name, before they are given a world. measure: fills the findings. most: pictures measured of each.
+
+    Orders of MOST pictures are shared by claims; the smaller ones measure the first of them.
+    """
 
     name: str
     title: str
     orders: Mapping[str, Order]
     measure: Callable[[Bench, Findings], None]
+    most: int = MOST

@@ -9,15 +9,16 @@ from trainer.adapter import is_appended
 from .alone import similarity
 from .claim import Bench, Claim
 from .figures import Findings, mean
-from .orders import FINE, GLOBAL, SIMPLE, WEIGHT, Order
+from .orders import FINE, GLOBAL, MOST, SIMPLE, WEIGHT, Order
 from .sheet import Row, save_sheet
 from .together import obeyed
 
 COUNT, SHOWN = 256, 12
 KINDS = {GLOBAL: "decoupled", SIMPLE: "appended"}
-ALONE = {f"{kind}, image alone": Order(COUNT, adapter) for adapter, kind in KINDS.items()}
+COUNTS = {GLOBAL: MOST, SIMPLE: COUNT}
+ALONE = {f"{kind}, image alone": Order(COUNTS[adapter], adapter) for adapter, kind in KINDS.items()}
 MIXED = {
-    f"{kind}, text and picture, weight {weight:g}": Order(COUNT, adapter, weight=weight, names_shape=True)
+    f"{kind}, text and picture, weight {weight:g}": Order(COUNTS[adapter], adapter, weight=weight, names_shape=True)
     for weight in (WEIGHT, 1.0)
     for adapter, kind in KINDS.items()
 }
@@ -81,4 +82,4 @@ def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-CLAIM = Claim("few_parameters", "6. Few parameters, and decoupled attention", ALONE | MIXED, measure)
+CLAIM = Claim("few_parameters", "6. Few parameters, and decoupled attention", ALONE | MIXED, measure, COUNT)

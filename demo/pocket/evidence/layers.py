@@ -5,17 +5,17 @@ from __future__ import annotations
 from .alone import similarity
 from .claim import Bench, Claim
 from .figures import Findings
-from .orders import GLOBAL, GROUPS, MIDDLE, Order
+from .orders import GLOBAL, GROUPS, MIDDLE, MOST, Order
 from .sheet import Row, save_sheet
 from .studio import layers_of
 
 COUNT, SHOWN = 128, 12
 WITHOUT = "all but the middle"
 ORDERS = {
-    "no layer": Order(COUNT),
+    "no layer": Order(MOST),
     **{group: Order(COUNT, GLOBAL, groups=(group,)) for group in GROUPS},
     WITHOUT: Order(COUNT, GLOBAL, groups=tuple(group for group in GROUPS if group != MIDDLE)),
-    "all layers": Order(COUNT, GLOBAL),
+    "all layers": Order(MOST, GLOBAL),
 }
 
 
@@ -38,4 +38,4 @@ def measure(bench: Bench, found: Findings) -> None:
     found.picture("layers.png", "References, and pictures where only some layers get them")
 
 
-CLAIM = Claim("layers", "7. Layers", ORDERS, measure)
+CLAIM = Claim("layers", "7. Layers", ORDERS, measure, COUNT)

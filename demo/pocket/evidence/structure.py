@@ -12,7 +12,7 @@ from .claim import Bench, Claim
 from .figures import Findings, mean
 from .orders import FINE, GLOBAL, WEIGHT, Order
 from .sheet import Row, save_sheet
-from .studio import Made, Studio
+from .studio import HasWorlds, Made
 
 COUNT, SHOWN = 256, 12
 HALVES = {"left": slice(0, SIDE // 2), "right": slice(SIDE // 2, SIDE)}
@@ -28,13 +28,13 @@ HALVED = {
 SHAPE_BAR, REST_BAR, HALF_BAR = 0.97, 0.95, 0.90
 
 
-def obeyed(studio: Studio, made: Made) -> Tensor:
+def obeyed(studio: HasWorlds, made: Made) -> Tensor:
     """Where shape and size are the silhouette's and the rest the picture's, [N, 5]."""
     wanted = studio.world(made.order.world).outlines[: len(made.scenes)]
     return made.verdict.attributes == wanted  # their other attributes are the references'
 
 
-def own(studio: Studio, made: Made) -> dict[str, Tensor]:
+def own(studio: HasWorlds, made: Made) -> dict[str, Tensor]:
     """For each half where colour, background and pattern are its own reference's, [N, 3]."""
     partner = studio.world(made.order.world).partner[: len(made.scenes)]
     scenes = studio.world(made.order.world).references.scenes

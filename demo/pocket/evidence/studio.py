@@ -8,10 +8,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -32,7 +33,7 @@ from ..judge import Judge, Verdict
 from ..judge import load as load_judge
 from ..places import ROOT, Places
 from ..sampling import Predict, sample
-from .orders import Order, build_world
+from .orders import Order, World, build_world
 
 PART = 64  # pictures at a time
 # What shapes a picture beside the weights: where one of these is edited, pictures are made anew.
@@ -62,6 +63,12 @@ class Made:
         """Those of the first references."""
         found = [getattr(self.verdict, field.name)[:count] for field in dataclasses.fields(Verdict)]
         return Made(self.order, self.pictures[:count], Verdict(*found), self.scenes[:count])
+
+
+class HasWorlds(Protocol):
+    """What measures need of a studio."""
+
+    world: Callable[[int], World]
 
 
 class Studio:
@@ -128,19 +135,22 @@ class Studio:
         """A denoiser for some of an order's pictures: without text and picture, and with them."""
         unet, world = self.stickers if order.is_sticker else self.frozen.unet, self.world(order.world)
         texts = [world.text(number) if order.names_shape else "" for number in rows.tolist()]
-        states = torch.cat([self.states("").expand(len(rows), -1, -1), *map(self.states, texts)])
+        empty, is_free = self.states("").expand(len(rows), -1, -1), not (order.adapter or order.names_shape)
+        states = empty if is_free else torch.cat([empty, *map(self.states, texts)])
         kind = "appended" if order.adapter and is_appended(self.file(order.adapter).tensors) else "decoupled"
         install(unet, kind).of_layer = self._prompts(order, rows, unet) if order.adapter else {}
-        condition = world.silhouettes(rows).repeat(2, 1, 1, 1) if order.has_silhouette else None
+        condition = world.silhouettes(rows) if order.has_silhouette else None
 
         def predict(latents: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
-            both = torch.cat([latents, latents])
+            times = len(states) // len(latents)
+            noisy = latents.repeat(times, 1, 1, 1)
             if condition is None:
-                output = unet(both, timestep, states).sample
+                output = unet(noisy, timestep, states).sample
             else:
-                output = control.controlled(unet, self.controlnet, both, timestep, states, condition)
-            without, wanted = output.chunk(2)
-            return without, wanted
+                output = control.controlled(
+                    unet, self.controlnet, noisy, timestep, states, condition.repeat(times, 1, 1, 1)
+                )
+            return output[: len(latents)], output[-len(latents) :]  # the same one where nothing is asked for
 
         return predict
 

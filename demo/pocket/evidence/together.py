@@ -11,9 +11,9 @@ from .claim import Bench, Claim
 from .figures import Findings, mean, shares
 from .orders import FINE, GLOBAL, MOST, WEIGHT, Order
 from .sheet import Row, save_sheet
-from .studio import Made, Studio
+from .studio import HasWorlds, Made
 
-CURVE, WEIGHTS = 128, (0.0, 0.25, 0.5, 0.6, WEIGHT, 0.85, 1.0, 1.25, 1.5)
+CURVE, WEIGHTS = 128, (0.0, 0.25, 0.5, WEIGHT, 0.85, 1.0, 1.25, 1.5)
 SHOWN, IN_SHEET = 12, (0.0, 0.5, WEIGHT, 1.0, 1.5)
 ADAPTERS = (GLOBAL, FINE)
 NAMES = ("named shape", *tuple(ATTRIBUTES)[1:])
@@ -26,7 +26,9 @@ def curve_name(adapter: str, weight: float) -> str:
 
 ORDERS = {
     **{
-        curve_name(adapter, weight): Order(CURVE, adapter, weight=weight, names_shape=True)
+        curve_name(adapter, weight): Order(
+            MOST if adapter == GLOBAL and weight == 1 else CURVE, adapter, weight=weight, names_shape=True
+        )
         for adapter in ADAPTERS
         for weight in WEIGHTS
         if (adapter, weight) != (GLOBAL, WEIGHT)
@@ -35,7 +37,7 @@ ORDERS = {
 }
 
 
-def obeyed(studio: Studio, made: Made) -> Tensor:
+def obeyed(studio: HasWorlds, made: Made) -> Tensor:
     """Where the shape is the text's and the rest the picture's, [N, 5]."""
     named = studio.world(made.order.world).named[: len(made.scenes)]
     return torch.cat([(made.verdict.attributes[:, SHAPE] == named)[:, None], made.right[:, 1:]], 1)
