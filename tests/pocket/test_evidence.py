@@ -8,20 +8,22 @@ from pathlib import Path
 import pytest
 import torch
 from figures import show
+from safetensors.torch import save_file
 from torch import Tensor
 
 from demo.pocket import base
 from demo.pocket.data import references
 from demo.pocket.drawing import SIDE
 from demo.pocket.evidence import __main__ as command
-from demo.pocket.evidence import regions, structure, together
+from demo.pocket.evidence import card, regions, structure, together
 from demo.pocket.evidence.alone import against_wrong, base_rates
-from demo.pocket.evidence.figures import Findings, mean, read_findings
+from demo.pocket.evidence.figures import Bar, Findings, mean, read_findings
 from demo.pocket.evidence.fine import off_by
 from demo.pocket.evidence.orders import GROUPS, Order, build_world
 from demo.pocket.evidence.structure import HALVES
 from demo.pocket.evidence.studio import Made, half_masks, layers_of
 from demo.pocket.judge import Verdict
+from demo.pocket.places import Places
 from demo.pocket.scenes import BACKGROUND, COLOUR, COUNTS, DEVELOP, FINAL, PATTERN, SHAPE, SIZE, is_held_out
 from demo.pocket.spoiled import blobs
 from ipadapter_core import ImageKV
@@ -179,3 +181,21 @@ def test_spoiled_halves_are_counted_as_none() -> None:
     told = regions.told(soft, slice(0, SIDE))
     assert told.shape == (64, 3)
     assert int(told.max()) < max(COUNTS)
+
+
+def test_the_card_is_filled_between_its_marks(tmp_path: Path) -> None:
+    places, path = Places(weights=tmp_path), tmp_path / "README.md"
+    save_file({"one": torch.zeros(3, 4), "two": torch.zeros(5)}, tmp_path / "some.safetensors", {"format": "pt"})
+    path.write_text(f"before\n{card.START}\nold\n{card.END}\nafter\n")
+    for _ in range(2):
+        card.fill(places, [Bar("a bar", "at least 1 %", "2 %", True)], path)
+    text = path.read_text()
+    print(f"\n{text}")
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "| some.safetensors | 17 |" in text
+    assert text.count("a bar") == 1
+    assert "old" not in text
+    path.write_text("nothing")
+    with pytest.raises(ValueError, match="no place for the figures"):
+        card.fill(places, [], path)

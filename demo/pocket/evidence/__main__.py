@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from ..places import ROOT, Places
 from ..scenes import DEVELOP, FINAL
-from . import alone, few, fine, layers, report, reuse, ruler, structure, together
+from . import alone, card, few, fine, layers, report, reuse, ruler, structure, together
 from .claim import Bench, Claim
 from .figures import Findings
 from .orders import Order
@@ -42,6 +42,8 @@ def main() -> int:
         for claim in claims:
             measure(studio, claim, sheets)
         bars = report.write_page(folder / "evidence.md", sheets, CLAIMS, options.final, places)
+        if options.final:
+            card.fill(places, bars)
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
