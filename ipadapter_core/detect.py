@@ -90,7 +90,7 @@ def _what_it_is_instead(keys: Mapping[str, object]) -> str:
     if keys and all(key.startswith("image_proj.") for key in keys):
         return (
             "this file holds image_proj.* alone, without K' and V' (ip_adapter.*): it is a part of an adapter, or a "
-            "simple adapter that was trained with appended attention to compare with: choose one with decoupled attention"
+            "simple adapter that was trained with appended attention: choose one with decoupled attention"
         )
     return (
         f"this file is not an IP-Adapter: found the keys {_some(keys)}, expected image_proj.* and ip_adapter.*: "
