@@ -24,6 +24,8 @@ READY = """() => window.app?.vueAppReady && 'ImagePrompt' in (window.LiteGraph?.
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasInfo": False}
 # Everything on the page that is no graph.
 BARE = ".workflow-tabs-container, .side-toolbar-container, .p-splitter, .p-toast { display: none !important }"
+# The part of the page that asks a hub, at any later moment, how large the models are that its own first graph lacks.
+HUB = "/missingModelDownload-"
 FIT = """([margin]) => {
     const nodes = app.graph.nodes.map(node => node.boundingRect ?? node.getBounding());
     const left = Math.min(...nodes.map(r => r[0])), top = Math.min(...nodes.map(r => r[1]));
@@ -51,7 +53,11 @@ class Page:
         self.tab = tab
         self.errors: list[str] = []
         tab.on("pageerror", lambda error: self.errors.append(str(error)))
-        tab.on("console", lambda message: message.type == "error" and self.errors.append(_described(message)))
+        tab.on("console", self._note)
+
+    def _note(self, message: Any) -> None:
+        if message.type == "error" and HUB not in message.location.get("url", ""):
+            self.errors.append(_described(message))
 
     def open(self, workflow: dict[str, Any]) -> None:
         """Open a graph in page format, as the template browser does."""

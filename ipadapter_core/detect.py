@@ -172,6 +172,11 @@ def _what_it_is_instead(keys: Mapping[str, object]) -> str:
     for pattern, name, action in STRANGERS:
         if any(re.search(pattern, key) for key in keys):
             return f"this file is {name}, not an IP-Adapter: {action}"
+    if keys and all(key.startswith("image_proj.") for key in keys):
+        return (
+            "this file holds image_proj.* alone, without K' and V' (ip_adapter.*): it is a part of an adapter, or a "
+            "simple adapter that was trained with appended attention: choose one with decoupled attention"
+        )
     return (
         f"this file is not an IP-Adapter: found the keys {_some(keys)}, expected image_proj.* and ip_adapter.*: "
         "choose an adapter file (.safetensors or .bin)"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from ipadapter_core import detect, read_adapter, write_adapter
+from ipadapter_core import AdapterSpec, detect, read_adapter, write_adapter
 
 from . import checkpoint
+from .adapter import is_appended
 
 
 def export(source: Path, out: Path, half: bool = False, raw: bool = False) -> str:
@@ -21,10 +23,18 @@ def export(source: Path, out: Path, half: bool = False, raw: bool = False) -> st
     metadata = file.metadata | ({"ema": "0.0"} if raw else {})
     if half:
         tensors = {key: value.half() for key, value in tensors.items()}
-    spec = detect(tensors)
+    about = _simple(metadata) if is_appended(tensors) else _about(detect(tensors))
     write_adapter(out, tensors, metadata)
-    step = metadata.get("step", "?")
-    return f"{out}: {spec.family} adapter for {spec.base}, {spec.num_tokens} tokens, {spec.encoder}, step {step}"
+    return f"{out}: {about}, step {metadata.get('step', '?')}"
+
+
+def _about(spec: AdapterSpec) -> str:
+    return f"{spec.family} adapter for {spec.base}, {spec.num_tokens} tokens, {spec.encoder}"
+
+
+def _simple(metadata: Mapping[str, str]) -> str:
+    family, tokens = (metadata.get(name, "?") for name in ("family", "tokens"))
+    return f"{family} adapter with appended attention, {tokens} tokens, for comparison (the nodes do not run it)"
 
 
 def find_checkpoint(source: Path) -> Path:

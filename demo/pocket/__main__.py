@@ -11,19 +11,23 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import autoencoder, base, judge, text, vision
+from . import adapters, autoencoder, base, control, judge, look, text, vision
 from .places import Places
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """result: the file that shows that the stage is done. checkpoint: its name in the work folder."""
+    """result: the file that is written last, so it shows that the stage is done. checkpoint: in the work folder."""
 
     train: Callable[[Places], None]
     report: Callable[[Places], dict[str, Any]]
@@ -31,14 +35,31 @@ class Stage:
     checkpoint: str
 
 
+def _adapter(preset: str) -> Stage:
+    return Stage(
+        partial(adapters.train, preset),
+        partial(adapters.report, preset),
+        lambda places: places.adapters / f"{preset}.safetensors",
+        f"runs/{preset}",
+    )
+
+
 STAGES = {
     "autoencoder": Stage(
-        autoencoder.train, autoencoder.report, lambda places: places.base / "vae" / "config.json", "autoencoder"
+        autoencoder.train, autoencoder.report, lambda places: places.base / "vae" / WEIGHTS, "autoencoder.pt"
     ),
-    "text": Stage(text.train, text.report, lambda places: places.base / "text_encoder" / "config.json", "text_encoder"),
-    "judge": Stage(judge.train, judge.report, lambda places: places.judge, "judge"),
-    "vision": Stage(vision.train, vision.report, lambda places: places.encoder / "model.safetensors", "image_encoder"),
-    "base": Stage(base.train, base.report, lambda places: places.base / "unet" / "config.json", "base"),
+    "text": Stage(
+        text.train, text.report, lambda places: places.base / "text_encoder" / "model.safetensors", "text_encoder.pt"
+    ),
+    "judge": Stage(judge.train, judge.report, lambda places: places.judge, "judge.pt"),
+    "vision": Stage(
+        vision.train, vision.report, lambda places: places.encoder / "model.safetensors", "image_encoder.pt"
+    ),
+    "base": Stage(base.train, base.report, lambda places: places.base / "unet" / WEIGHTS, "base.pt"),
+    "pocket": _adapter("pocket"),
+    "pocket_plus": _adapter("pocket_plus"),
+    "controlnet": Stage(control.train, control.report, lambda places: places.controlnet / WEIGHTS, "controlnet.pt"),
+    "look": Stage(look.train, look.report, lambda places: places.look, "look.pt"),
 }
 
 
@@ -58,7 +79,7 @@ def main() -> None:
         if options.stages and name not in options.stages:
             continue
         if options.again:
-            (places.work / f"{stage.checkpoint}.pt").unlink(missing_ok=True)
+            forget(places.work / stage.checkpoint)
         began = time.monotonic()
         if not options.report:
             if stage.result(places).exists() and not options.again:
@@ -68,6 +89,13 @@ def main() -> None:
         print(
             json.dumps({"stage": name, "seconds": round(time.monotonic() - began), **stage.report(places)}), flush=True
         )
+
+
+def forget(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,10 @@ PART = 1_000
 
 @dataclass(frozen=True)
 class Pictures:
-    """Scenes [N, 5], and their pictures [N, 3, 64, 64] as 8 bits."""
+    """Scenes [N, 5], what they left open, and their pictures [N, 3, 64, 64] as 8 bits."""
 
     scenes: Tensor
+    given: Chance
     bytes: Tensor
 
     def __len__(self) -> int:
@@ -49,18 +50,18 @@ def training_pictures(folder: Path) -> Pictures:
         out = np.lib.format.open_memmap(temporary, "w+", np.uint8, (COUNT, 3, SIDE, SIDE))
         for start in tqdm(range(0, COUNT, PART), desc="draw pictures", unit="thousand"):
             mine = slice(start, start + PART)
-            some = Chance(given.shift[mine], given.turn[mine], given.stretch[mine], given.tints[mine])
-            out[mine] = to_bytes(draw(scenes[mine], some)).numpy()
+            out[mine] = to_bytes(draw(scenes[mine], given.of(mine))).numpy()
         out.flush()
         temporary.replace(path)
-    return Pictures(scenes, torch.from_numpy(np.load(path)))
+    return Pictures(scenes, given, torch.from_numpy(np.load(path)))
 
 
 def references(count: int, seed: int, held_out: bool = True) -> Pictures:
     """Pictures that no training saw; by default also of combinations that none saw."""
     generator = torch.Generator().manual_seed(seed)
     scenes = random_scenes(count, generator, held_out)
-    return Pictures(scenes, to_bytes(draw(scenes, chance(count, generator))))
+    given = chance(count, generator)
+    return Pictures(scenes, given, to_bytes(draw(scenes, given)))
 
 
 def to_bytes(pictures: Tensor) -> Tensor:

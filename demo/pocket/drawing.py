@@ -26,6 +26,10 @@ class Chance:
     stretch: Tensor
     tints: Tensor
 
+    def of(self, rows: Tensor | slice) -> Chance:
+        """Those of some pictures."""
+        return Chance(self.shift[rows], self.turn[rows], self.stretch[rows], self.tints[rows])
+
 
 def chance(count: int, generator: torch.Generator) -> Chance:
     """Uniform deviations."""
@@ -39,6 +43,12 @@ def chance(count: int, generator: torch.Generator) -> Chance:
 def draw(scenes: Tensor, given: Chance, as_sticker: bool = False) -> Tensor:
     """Scenes [N, 5] to pictures. as_sticker: with a white rim and a dark line around it, the base's other look."""
     return paint(scenes, distances(scenes[:, SHAPE], radii(scenes, given), given), given, as_sticker)
+
+
+def silhouettes(scenes: Tensor, given: Chance) -> Tensor:
+    """White shapes on black [N, 3, 64, 64]: what a ControlNet is told."""
+    distance = distances(scenes[:, SHAPE], radii(scenes, given), given)
+    return (0.5 - distance).clamp(0, 1)[:, None].expand(-1, 3, -1, -1)
 
 
 def radii(scenes: Tensor, given: Chance) -> Tensor:

@@ -142,7 +142,7 @@ def load(places: Places) -> Judge:
 
 
 def report(places: Places) -> dict[str, object]:
-    """Of pictures never seen: the share right of each attribute, as drawn and as autoencoded; of spoiled ones: "none"."""
+    """Of pictures never seen: the share right of each attribute, drawn and autoencoded; of spoiled ones: "none"."""
     judge = load(places)
     data = lessons(places, DEVELOP, 1_024, 512, 0)
     half = len(data.pictures) // 2

@@ -30,5 +30,20 @@ class Places:
         return self.weights / "judge.safetensors"
 
     @property
+    def adapters(self) -> Path:
+        """Folder of the adapters."""
+        return self.weights / "ipadapter"
+
+    @property
+    def controlnet(self) -> Path:
+        """A diffusers folder of the ControlNet for silhouettes."""
+        return self.weights / "controlnet"
+
+    @property
+    def look(self) -> Path:
+        """The other look of the base, as a LoRA."""
+        return self.weights / "loras" / "pocket_sticker.safetensors"
+
+    @property
     def sheets(self) -> Path:
         return self.work / "sheets"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -40,10 +41,10 @@ def build_tokenizer() -> CLIPTokenizer:
 def _merges(word: str, ranks: dict[tuple[str, str], int]) -> list[tuple[str, str]]:
     """The merges that byte pair encoding applies to a word, by their rank."""
     parts, applied = [*word[:-1], f"{word[-1]}</w>"], []
-    while pairs := [pair for pair in zip(parts, parts[1:]) if pair in ranks]:
+    while pairs := [pair for pair in pairwise(parts) if pair in ranks]:
         best = min(pairs, key=ranks.__getitem__)
         applied.append(best)
-        place = list(zip(parts, parts[1:])).index(best)
+        place = list(pairwise(parts)).index(best)
         parts[place : place + 2] = ["".join(best)]
     return applied
 
@@ -132,7 +133,7 @@ def write_tokenizer(tokenizer: CLIPTokenizer, places: Places) -> None:
 def report(places: Places) -> dict[str, float]:
     """Whether the encoder's folder loads as stock classes, and words of the same kind are told apart."""
     tokenizer = CLIPTokenizer.from_pretrained(places.base / "tokenizer")
-    encoder = CLIPTextModel.from_pretrained(places.base / "text_encoder")
+    encoder = CLIPTextModel.from_pretrained(places.base / "text_encoder", dtype=torch.float32)
     states = encoder(tokenise(tokenizer, [f"a {word}" for word in WORDS[2:]])).last_hidden_state[:, -1]
     gaps = torch.cdist(states, states) + 1e3 * torch.eye(len(states))
     return {"tokens": len(tokenizer), "smallest_distance_of_words": round(float(gaps.min()), 3)}

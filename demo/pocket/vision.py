@@ -14,6 +14,8 @@ from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
+from ipadapter_core.spec import Feature
+
 from .data import references, training_pictures
 from .drawing import SIDE
 from .fitting import Recipe, fit, write_weights
@@ -106,6 +108,13 @@ def train(places: Places) -> None:
 
 def load(places: Places) -> CLIPVisionModelWithProjection:
     return CLIPVisionModelWithProjection.from_pretrained(places.encoder, dtype=torch.float32).requires_grad_(False)
+
+
+@torch.no_grad()
+def features(encoder: CLIPVisionModelWithProjection, pixels: Tensor, feature: Feature) -> Tensor:
+    """Normalised pixels [N, 3, 64, 64] to the pooled embedding [N, 64], or the penultimate states [N, 65, 128]."""
+    output = encoder(pixels, output_hidden_states=True)
+    return output.image_embeds if feature == "pooled" else output.hidden_states[-2]
 
 
 @torch.no_grad()

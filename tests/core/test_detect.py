@@ -299,7 +299,7 @@ STRANGERS = {
     "nothing": ({}, "found the keys none"),
     "image_proj alone": (
         {key: value for key, value in published.base(768, 1024).items() if key.startswith("image_proj.")},
-        "expected image_proj.* and ip_adapter.*",
+        "or a simple adapter that was trained with appended attention",
     ),
 }
 # Adapters of families that this version does not run.

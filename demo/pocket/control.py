@@ -1,0 +1,78 @@
+"""Stage 7, a ControlNet for silhouettes: a stock ControlNetModel, started from the base and trained beside it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from diffusers import ControlNetModel, UNet2DConditionModel
+from torch import Tensor
+
+from . import autoencoder, base
+from .data import training_pictures
+from .drawing import chance, silhouettes
+from .fitting import Recipe, fit, write_weights
+from .judge import load as load_judge
+from .places import Places
+from .sampling import sample
+from .scenes import COLOUR, DEVELOP, SHAPE, caption, random_scenes
+from .sheets import interleaved, save_rows
+
+RECIPE = Recipe(steps=900, batch=64, rate=1e-3, betas=(0.9, 0.99), warmup=50, average=0.995)
+NO_TEXT = 0.5  # of the captions are empty, so that the silhouette has to tell the shape
+
+
+def build(unet: UNet2DConditionModel) -> ControlNetModel:
+    torch.manual_seed(0)
+    return ControlNetModel.from_unet(unet)
+
+
+def controlled(unet: UNet2DConditionModel, control: ControlNetModel, noisy: Tensor, timesteps: Tensor, text: Tensor,
+               condition: Tensor, strength: float = 1.0) -> Tensor:  # fmt: skip
+    """The noise that the base predicts, with the ControlNet's residuals for a condition [B, 3, 64, 64] of 0..1."""
+    down, middle = control(noisy, timesteps, text, condition, strength, return_dict=False)
+    return unet(
+        noisy, timesteps, text, down_block_additional_residuals=down, mid_block_additional_residual=middle
+    ).sample
+
+
+def train(places: Places) -> None:
+    data, unet, noising = training_pictures(places.work), base.load(places), base.Noising()
+    latents, texts = base.latents_of(places, data, "training"), base.texts_of(places, data)
+    control = build(unet)
+
+    def loss(generator: torch.Generator) -> Tensor:
+        rows = torch.randint(len(latents), (RECIPE.batch,), generator=generator)
+        noisy, timesteps, noise = noising(latents[rows], generator)
+        condition = silhouettes(data.scenes[rows], data.given.of(rows))
+        text = texts.drawn(rows, generator, NO_TEXT)
+        return F.mse_loss(controlled(unet, control, noisy, timesteps, text, condition), noise)
+
+    fit("controlnet", control, loss, RECIPE, places.work)
+    control.save_config(places.controlnet)
+    write_weights(places.controlnet / "diffusion_pytorch_model.safetensors", control)
+
+
+def load(places: Places) -> ControlNetModel:
+    return ControlNetModel.from_pretrained(places.controlnet, local_files_only=True).requires_grad_(False)
+
+
+@torch.no_grad()
+def report(places: Places, count: int = 128) -> dict[str, object]:
+    """A silhouette and a colour in words: the share of pictures with the silhouette's shape and the text's colour."""
+    generator = torch.Generator().manual_seed(DEVELOP)
+    scenes, unet, control = random_scenes(count, generator), base.load(places), load(places)
+    condition = silhouettes(scenes, chance(count, generator))
+    words = [caption(scene, True, False) for scene in scenes]
+    states = torch.cat([base.text_states(places, [""]).expand(count, -1, -1), base.text_states(places, words)])
+
+    def predict(latents: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
+        both, twice = torch.cat([latents, latents]), torch.cat([condition, condition])
+        without, wanted = controlled(unet, control, both, timestep, states, twice).chunk(2)
+        return without, wanted
+
+    pictures = autoencoder.decode(autoencoder.load(places), sample(predict, count, guidance=4.0))
+    save_rows(places.sheets / "controlnet.png", interleaved(condition[:64], pictures[:64], 16))
+    found = load_judge(places).verdict(pictures).attributes
+    right = {name: round(float((found[:, one] == scenes[:, one]).float().mean()), 4)
+             for name, one in (("shape", SHAPE), ("colour", COLOUR))}  # fmt: skip
+    return {"pictures": count, "right": right}
