@@ -6,7 +6,7 @@ TORCH ?= torch==2.14.1 torchvision==0.29.1
 BIN := .venv/bin
 STAMP := .venv/.complete
 
-.PHONY: setup demo test bench kill-test lint
+.PHONY: setup demo test bench kill-test lint evidence
 
 setup: $(STAMP)
 
@@ -29,6 +29,7 @@ test: setup
 	$(BIN)/pytest tests/core $(filter-out $(SERVER),$(wildcard tests/test_*.py))
 	$(BIN)/pytest $(SERVER)
 	$(BIN)/pytest tests/training
+	$(BIN)/pytest tests/pocket
 
 bench: setup
 	set -e; for script in bench/*.py; do $(BIN)/python $$script --check; done
@@ -36,6 +37,10 @@ bench: setup
 # Twenty kills in each mode; takes long, so its output is committed.
 kill-test: setup
 	$(BIN)/python tests/training/kill.py --kills 20 --out docs/kill-test.md
+
+# The paper's claims on pocket, with pictures that are kept in out/pocket: docs/evidence.md.
+evidence: setup
+	$(BIN)/python -m demo.pocket.evidence --final --check
 
 lint: setup
 	$(BIN)/ruff check .

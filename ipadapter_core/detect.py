@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
-from .spec import AdapterSpec, LinearProjection, ResamplerProjection
+from .lora import LORA_KEY
+from .spec import (
+    IDENTITY_DIM,
+    KOLORS_FEATURES,
+    AdapterSpec,
+    FaceCrop,
+    IdentityProjection,
+    IdentityResamplerProjection,
+    LinearProjection,
+    MLPProjection,
+    ResamplerProjection,
+)
 
 HEAD_WIDTH = 64  # of every published resampler
+FACE_ID_TOKENS = 4  # FaceID portrait has 16 for each face
+FULL_FACE_TOKENS = 257  # one for each hidden state of an encoder with 16 x 16 patches and the class
+SDXL_DIM = KOLORS_DIM = 2048  # width of the text that cross-attention reads
+VIT_L_DIM = 1024  # hidden width of CLIP ViT-L
+IDENTITY_KEYS = {"proj.0.weight", "proj.2.weight", "norm.weight"}
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 class HasShape(Protocol):
@@ -34,45 +52,112 @@ STRANGERS = [
 def detect(state_dict: Mapping[str, HasShape]) -> AdapterSpec:
     """Tell family, widths, tokens and layers of a flattened adapter (`image_proj.*`, `ip_adapter.*`).
 
-    Only keys and shapes are read, so shapes without data will do.
+    Only keys and shapes are read, so shapes without data will do. What they cannot tell is left at its default:
+    `variant.told` asks the file's metadata and the user.
     Raises ValueError when the file is no adapter, or of a family that this version does not run.
     """
     shapes = {key: tuple(value.shape) for key, value in state_dict.items()}
     layers = _layers(shapes)
-    context_dim = shapes[f"ip_adapter.{layers[0]}.to_k_ip.weight"][1]
+    if any(index % 2 == 0 for index in layers):  # a UNet's cross-attention is odd; transformers count on without gaps
+        raise ValueError(
+            "this file is a FLUX or SD3.5 adapter, a family that this version does not run: choose one for a UNet model"
+        )
     proj = {key.removeprefix("image_proj."): shape for key, shape in shapes.items() if key.startswith("image_proj.")}
+    try:
+        context_dim = shapes[f"ip_adapter.{layers[0]}.to_k_ip.weight"][1]
+        found = _family(proj, context_dim, any(LORA_KEY.match(key) for key in shapes))
+    except (IndexError, ValueError, ZeroDivisionError) as error:  # a matrix that is none
+        raise ValueError("the adapter's weights have shapes that no adapter has: download it again") from error
+    if found is None:
+        raise ValueError(
+            f"the adapter's projection is of an unknown kind (found {_some(proj)}): "
+            "expected a linear, MLP, resampler or identity projection; please report the file's name"
+        )
+    return AdapterSpec(
+        context_dim=context_dim, layers=layers, has_text_projection="encoder_hid_proj.weight" in shapes, **found
+    )
 
-    _refuse_unsupported(shapes, proj, layers)
-    if {"latents", "proj_in.weight", "layers.0.0.to_q.weight", "layers.0.1.1.weight"} <= proj.keys():
-        _, num_tokens, width = proj["latents"]
-        return AdapterSpec(
-            family="plus",
-            feature="penultimate",
-            feature_dim=proj["proj_in.weight"][1],
-            context_dim=context_dim,
-            num_tokens=num_tokens,
-            layers=layers,
-            projection=ResamplerProjection(
-                width=width,
-                depth=len({key.split(".")[1] for key in proj if key.startswith("layers.")}),
-                num_heads=proj["layers.0.0.to_q.weight"][0] // HEAD_WIDTH,
-                ff_width=proj["layers.0.1.1.weight"][0],
-            ),
-        )
-    if "proj.weight" in proj and "norm.weight" in proj:
+
+def _family(proj: Shapes, context_dim: int, has_lora: bool) -> dict[str, Any] | None:
+    """The fields of the spec that the projection's keys and shapes tell, specific before general; None: unknown."""
+    if proj.keys() >= IDENTITY_KEYS and proj["proj.0.weight"][1] == IDENTITY_DIM:
+        token_dim = proj["norm.weight"][0]
+        num_tokens = proj["proj.2.weight"][0] // token_dim
+        hidden = proj["proj.0.weight"][0]
+        if perceiver := _perceiver(proj, "perceiver_resampler."):
+            return _face_plus(proj, context_dim, hidden, perceiver) | {"num_tokens": num_tokens, "has_lora": has_lora}
+        return {
+            "family": "FaceID" if has_lora or num_tokens == FACE_ID_TOKENS else "FaceID portrait",
+            "feature": None,
+            "feature_dim": 0,
+            "identity": "normed",
+            "num_tokens": num_tokens,
+            "projection": IdentityProjection(hidden),
+            "has_lora": has_lora,
+        }
+    resampler = _perceiver(proj, "")
+    if resampler and "latents" in proj:
+        common = {"feature_dim": proj["proj_in.weight"][1], "num_tokens": proj["latents"][1], "projection": resampler}
+        if common["feature_dim"] == IDENTITY_DIM:
+            # The identity is a sequence of one hidden state, and not normed.
+            return common | {"family": "FaceID portrait unnorm", "feature": None, "feature_dim": 0, "identity": "raw"}
+        if context_dim == resampler.width == KOLORS_DIM and common["feature_dim"] == VIT_L_DIM:
+            return common | {"family": "Kolors plus", "feature": "penultimate", "feature_length": KOLORS_FEATURES}
+        return common | {"family": "plus", "feature": "penultimate"}
+    if proj.keys() >= {"proj.0.weight", "proj.2.weight", "proj.3.weight"}:
+        hidden, feature_dim = proj["proj.0.weight"]
+        return {
+            "family": "full-face",
+            "feature": "penultimate",
+            "feature_dim": feature_dim,
+            "num_tokens": FULL_FACE_TOKENS,
+            "projection": MLPProjection(hidden),
+        }
+    if proj.keys() >= {"proj.weight", "norm.weight"}:
         rows, feature_dim = proj["proj.weight"]
-        return AdapterSpec(
-            family="base",
-            feature="pooled",
-            feature_dim=feature_dim,
-            context_dim=context_dim,
-            num_tokens=rows // context_dim,
-            layers=layers,
-            projection=LinearProjection(),
-        )
-    raise ValueError(
-        f"the adapter's projection is of an unknown kind (found {_some(proj)}): "
-        "expected a linear or a resampler projection; please report the file's name"
+        return {
+            "family": "base",
+            "feature": "pooled",
+            "feature_dim": feature_dim,
+            "num_tokens": rows // context_dim,
+            "projection": LinearProjection(),
+        }
+    return None
+
+
+def _face_plus(proj: Shapes, context_dim: int, hidden: int, perceiver: ResamplerProjection) -> dict[str, Any]:
+    """FaceID plus, and Kolors': there the tokens are as wide as the text before the base projects it."""
+    token_dim = proj["norm.weight"][0]
+    common = {
+        "feature": "penultimate",
+        "feature_dim": proj["perceiver_resampler.proj_in.weight"][1],
+        "projection": IdentityResamplerProjection(hidden, perceiver),
+        "shortcut": True,  # v2's, and that of every published file but the first one
+    }
+    if token_dim != context_dim:
+        return common | {
+            "family": "Kolors FaceID plus",
+            "identity": "raw",
+            "token_dim": token_dim,
+            "face_crop": FaceCrop("box", 336),
+            "feature_length": KOLORS_FEATURES,
+            "zero_features": True,
+        }
+    size = 256 if context_dim == SDXL_DIM else 224
+    return common | {"family": "FaceID plus", "identity": "normed", "face_crop": FaceCrop("aligned", size)}
+
+
+def _perceiver(proj: Shapes, prefix: str) -> ResamplerProjection | None:
+    """The perceiver layers under this prefix, or None where there are none."""
+    names = ("proj_in.weight", "proj_out.weight", "layers.0.0.to_q.weight", "layers.0.1.1.weight")
+    if any(prefix + name not in proj for name in names):
+        return None
+    depth = len({key.removeprefix(prefix).split(".")[1] for key in proj if key.startswith(f"{prefix}layers.")})
+    return ResamplerProjection(
+        width=proj[f"{prefix}proj_in.weight"][0],
+        depth=depth,
+        num_heads=proj[f"{prefix}layers.0.0.to_q.weight"][0] // HEAD_WIDTH,
+        ff_width=proj[f"{prefix}layers.0.1.1.weight"][0],
     )
 
 
@@ -87,28 +172,15 @@ def _what_it_is_instead(keys: Mapping[str, object]) -> str:
     for pattern, name, action in STRANGERS:
         if any(re.search(pattern, key) for key in keys):
             return f"this file is {name}, not an IP-Adapter: {action}"
+    if keys and all(key.startswith("image_proj.") for key in keys):
+        return (
+            "this file holds image_proj.* alone, without K' and V' (ip_adapter.*): it is a part of an adapter, or a "
+            "simple adapter that was trained with appended attention: choose one with decoupled attention"
+        )
     return (
         f"this file is not an IP-Adapter: found the keys {_some(keys)}, expected image_proj.* and ip_adapter.*: "
         "choose an adapter file (.safetensors or .bin)"
     )
-
-
-def _refuse_unsupported(
-    shapes: Mapping[str, object], proj: Mapping[str, tuple[int, ...]], layers: tuple[int, ...]
-) -> None:
-    name = None
-    if any(index % 2 == 0 for index in layers):  # a UNet's cross-attention is odd; transformers count on without gaps
-        name = "FLUX or SD3.5"
-    elif any("_lora." in key for key in shapes) or any(key.startswith("perceiver_resampler.") for key in proj):
-        name = "FaceID"
-    elif "proj.0.weight" in proj and "proj.3.weight" in proj:
-        name = "full-face"
-    elif "proj.0.weight" in proj or proj.get("proj_in.weight", (0, 0))[1] == 512:
-        name = "FaceID portrait"
-    if name:
-        raise ValueError(
-            f"this file is a {name} adapter, a family that this version does not run: choose a base or plus adapter"
-        )
 
 
 def _some(keys: Mapping[str, object]) -> str:

@@ -67,6 +67,15 @@ def layer_table(module_names: Iterable[str], layers_per_block: int = 2) -> list[
     ]  # fmt: skip
 
 
+def attention_names(table: Iterable[Layer]) -> dict[int, str]:
+    """ComfyUI's name of every attention layer by checkpoint index: cross-attention, and the self-attention before."""
+    names = {}
+    for layer in table:
+        names[layer.index - 1] = layer.comfyui.removesuffix("attn2") + "attn1"
+        names[layer.index] = layer.comfyui
+    return names
+
+
 def _from_diffusers(name: str) -> tuple[int, int, int, int] | None:
     if not (match := DIFFUSERS.match(name)):
         return None

@@ -1,7 +1,7 @@
-"""From features of the image encoder to image tokens.
+"""From features of the image encoder, and identities of faces, to image tokens.
 
-Shapes: B batch, S sequence of the encoder's hidden states, F their width, T image tokens, C context width, W resampler
-width. Parameter names are those of the published files.
+Shapes: B batch, S sequence of the encoder's hidden states, F their width, I identity, T image tokens, C their width,
+W resampler width. Parameter names are those of the published files.
 """
 
 from __future__ import annotations
@@ -13,14 +13,27 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from .spec import AdapterSpec, LinearProjection
+from .spec import (
+    IDENTITY_DIM,
+    AdapterSpec,
+    IdentityProjection,
+    IdentityResamplerProjection,
+    LinearProjection,
+    MLPProjection,
+    ResamplerProjection,
+)
 
 
 def build_projection(spec: AdapterSpec, operations: Any = nn, **factory: Any) -> nn.Module:
     """The projection that `spec` names; `operations` gives Linear and LayerNorm, `factory` dtype and device."""
-    if isinstance(spec.projection, LinearProjection):
-        return ImageProjection(spec, operations, **factory)
-    return Resampler(spec, operations, **factory)
+    kinds: dict[type, type[nn.Module]] = {
+        LinearProjection: ImageProjection,
+        ResamplerProjection: Resampler,
+        MLPProjection: FeatureMLP,
+        IdentityProjection: IdentityMLP,
+        IdentityResamplerProjection: IdentityResampler,
+    }
+    return kinds[type(spec.projection)](spec, operations, **factory)
 
 
 class ImageProjection(nn.Module):
@@ -29,28 +42,68 @@ class ImageProjection(nn.Module):
     def __init__(self, spec: AdapterSpec, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
         self.num_tokens = spec.num_tokens
-        self.proj = operations.Linear(spec.feature_dim, spec.num_tokens * spec.context_dim, **factory)
-        self.norm = operations.LayerNorm(spec.context_dim, **factory)
+        self.proj = operations.Linear(spec.feature_dim, spec.num_tokens * spec.projected_dim, **factory)
+        self.norm = operations.LayerNorm(spec.projected_dim, **factory)
 
     def forward(self, features: Tensor) -> Tensor:
         return self.norm(rearrange(self.proj(features), "b (t c) -> b t c", t=self.num_tokens))
 
 
-class Resampler(nn.Module):
-    """Hidden states [B, S, F] to image tokens [B, T, C]: learned queries read them in a few perceiver layers.
-
-    Section 4.4.1 of the paper; the layers are those of Flamingo's perceiver resampler (arXiv 2204.14198).
-    """
+class FeatureMLP(nn.Module):
+    """Hidden states [B, S, F] to as many image tokens [B, S, C] (full-face)."""
 
     def __init__(self, spec: AdapterSpec, operations: Any = nn, **factory: Any) -> None:
         super().__init__()
-        shape = spec.projection
-        assert not isinstance(shape, LinearProjection)
-        self.latents = nn.Parameter(torch.empty(1, spec.num_tokens, shape.width, **factory))
-        nn.init.normal_(self.latents, std=shape.width**-0.5)
-        self.proj_in = operations.Linear(spec.feature_dim, shape.width, **factory)
-        self.proj_out = operations.Linear(shape.width, spec.context_dim, **factory)
-        self.norm_out = operations.LayerNorm(spec.context_dim, **factory)
+        shape = cast(MLPProjection, spec.projection)
+        self.proj = nn.Sequential(
+            operations.Linear(spec.feature_dim, shape.hidden, **factory),
+            nn.GELU(),
+            operations.Linear(shape.hidden, spec.projected_dim, **factory),
+            operations.LayerNorm(spec.projected_dim, **factory),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.proj(features)
+
+
+class IdentityTokens(nn.Module):
+    """Identities [B, I] to tokens [B, T, C]."""
+
+    def __init__(self, spec: AdapterSpec, operations: Any = nn, **factory: Any) -> None:
+        super().__init__()
+        shape = cast(IdentityProjection | IdentityResamplerProjection, spec.projection)
+        self.num_tokens = spec.num_tokens
+        self.proj = nn.Sequential(
+            operations.Linear(IDENTITY_DIM, shape.hidden, **factory),
+            nn.GELU(),
+            operations.Linear(shape.hidden, spec.num_tokens * spec.projected_dim, **factory),
+        )
+        self.norm = operations.LayerNorm(spec.projected_dim, **factory)
+
+    def tokens(self, identities: Tensor) -> Tensor:
+        return self.norm(rearrange(self.proj(identities), "b (t c) -> b t c", t=self.num_tokens))
+
+
+class IdentityMLP(IdentityTokens):
+    """Identities [B, I] to image tokens [B, T, C] (FaceID)."""
+
+    def forward(self, identities: Tensor) -> Tensor:
+        return self.tokens(identities)
+
+
+class Perceiver(nn.Module):
+    """Queries [B, T, W] read hidden states [B, S, F] in a few layers and become image tokens [B, T, C].
+
+    The layers are those of Flamingo's perceiver resampler (arXiv 2204.14198).
+    """
+
+    def __init__(
+        self, shape: ResamplerProjection, feature_dim: int, token_dim: int, operations: Any = nn, **factory: Any
+    ) -> None:
+        super().__init__()
+        self.proj_in = operations.Linear(feature_dim, shape.width, **factory)
+        self.proj_out = operations.Linear(shape.width, token_dim, **factory)
+        self.norm_out = operations.LayerNorm(token_dim, **factory)
         self.layers = nn.ModuleList(
             nn.ModuleList(
                 [
@@ -61,14 +114,49 @@ class Resampler(nn.Module):
             for _ in range(shape.depth)
         )
 
-    def forward(self, features: Tensor) -> Tensor:
+    def read(self, queries: Tensor, features: Tensor) -> Tensor:
         states = self.proj_in(features)
-        latents = self.latents.to(states).expand(len(states), -1, -1)
         for layer in self.layers:
             attention, ff = cast(nn.ModuleList, layer)
-            latents = latents + attention(states, latents)
-            latents = latents + ff(latents)
-        return self.norm_out(self.proj_out(latents))
+            queries = queries + attention(states, queries)
+            queries = queries + ff(queries)
+        return self.norm_out(self.proj_out(queries))
+
+
+class Resampler(Perceiver):
+    """Hidden states [B, S, F] to image tokens [B, T, C] by learned queries (section 4.4.1 of the paper).
+
+    FaceID portrait unnorm reads an identity as a sequence of one state.
+    """
+
+    def __init__(self, spec: AdapterSpec, operations: Any = nn, **factory: Any) -> None:
+        shape = cast(ResamplerProjection, spec.projection)
+        latents = torch.empty(1, spec.num_tokens, shape.width, **factory)
+        nn.init.normal_(latents, std=shape.width**-0.5)
+        read = IDENTITY_DIM if spec.feature is None else spec.feature_dim
+        super().__init__(shape, read, spec.projected_dim, operations, **factory)
+        self.latents = nn.Parameter(latents)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.read(self.latents.to(features).expand(len(features), -1, -1), features)
+
+
+class IdentityResampler(IdentityTokens):
+    """Identities [B, I] and the hidden states [B, S, F] of the faces' pictures to image tokens [B, T, C] (FaceID plus).
+
+    The identity's tokens are the queries. With the shortcut (v2) they are also added to the result.
+    """
+
+    def __init__(self, spec: AdapterSpec, operations: Any = nn, **factory: Any) -> None:
+        super().__init__(spec, operations, **factory)
+        shape = cast(IdentityResamplerProjection, spec.projection).resampler
+        self.has_shortcut = spec.shortcut
+        self.perceiver_resampler = Perceiver(shape, spec.feature_dim, spec.projected_dim, operations, **factory)
+
+    def forward(self, features: Tensor, identities: Tensor, shortcut_scale: float = 1.0) -> Tensor:
+        tokens = self.tokens(identities)
+        resampled = self.perceiver_resampler.read(tokens, features)
+        return tokens + shortcut_scale * resampled if self.has_shortcut else resampled
 
 
 class PerceiverAttention(nn.Module):

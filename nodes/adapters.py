@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,24 @@ import comfy.model_patcher
 import comfy.ops
 from comfy_api.latest import io
 
-from ..ipadapter_core import AdapterSpec, IPAdapter, build_adapter, read_adapter
+from ..ipadapter_core import (
+    VARIANTS,
+    AdapterSpec,
+    IPAdapter,
+    Lora,
+    WeightsFile,
+    build_adapter,
+    describe,
+    detect,
+    extra_keys,
+    lora_of,
+    read_adapter,
+    told,
+)
 from . import folders
 
 CATEGORY = "image prompt"
+AUTO = VARIANTS[0]
 AdapterType = io.Custom("IMAGE_PROMPT_ADAPTER")
 log = logging.getLogger(__name__)
 
@@ -23,9 +38,10 @@ log = logging.getLogger(__name__)
 class Adapter:
     """An adapter for ComfyUI: its weights in a ModelPatcher, so that they are counted, moved and freed."""
 
-    def __init__(self, name: str, model: IPAdapter, metadata: dict[str, str]) -> None:
+    def __init__(self, name: str, model: IPAdapter, metadata: dict[str, str], lora: Lora | None = None) -> None:
         self.name = name
         self.metadata = metadata
+        self.lora = lora or {}
         # CoreModelPatcher is looked up at call time: dynamic VRAM rebinds it.
         self.patcher = comfy.model_patcher.CoreModelPatcher(
             model,
@@ -46,22 +62,34 @@ class Adapter:
 _alive: weakref.WeakValueDictionary[Any, Adapter] = weakref.WeakValueDictionary()
 
 
-def load_adapter(path: Path) -> Adapter:
+def load_adapter(path: Path, variant: str = AUTO) -> Adapter:
     """Read an adapter file; the same unchanged file gives the same object while anyone holds it."""
-    key = folders.state(path)
+    key = (folders.state(path), variant)
     adapter = _alive.get(key)
     if adapter is None:
-        file = read_adapter(path)
-        try:
-            model = build_adapter(file.tensors, operations=comfy.ops.manual_cast)
-        except ValueError as error:
-            raise ValueError(f"{path.name}: {error}") from error
-        adapter = _alive[key] = Adapter(path.name, model, file.metadata)
-        spec = adapter.spec
-        logging.info(
-            f"{path.name}: {spec.family} adapter for {spec.base}, {spec.encoder}, {spec.num_tokens} image tokens"
-        )
+        adapter = _alive[key] = adapter_of(path.name, read_adapter(path), variant)
+        log.info(f"{path.name}: {describe(adapter.spec, adapter.metadata)}")
     return adapter
+
+
+def adapter_of(name: str, file: WeightsFile, variant: str = AUTO) -> Adapter:
+    """An adapter from a file's content. Raises ValueError that names the file when it is none."""
+    try:
+        spec = told(detect(file.tensors), file.metadata, variant)
+        model = build_adapter(file.tensors, operations=comfy.ops.manual_cast, spec=spec)
+        lora = lora_of(file.tensors)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    if extra := extra_keys(file.tensors, spec):
+        log.warning(f"{name} has {len(extra)} weights that no adapter has, left out: {', '.join(extra[:5])}")
+    return Adapter(name, model, file.metadata, lora)
+
+
+def say(node: type[io.ComfyNode], text: str) -> None:
+    """Show a text on the node in the page; outside of a running server there is none."""
+    server = sys.modules.get("server")  # ComfyUI's own, never imported for this
+    if server is not None and node.hidden.unique_id is not None:
+        server.PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
 
 
 class LoadAdapter(io.ComfyNode):
@@ -71,22 +99,35 @@ class LoadAdapter(io.ComfyNode):
             node_id="ImagePromptLoadAdapter",
             display_name="Load IP-Adapter",
             category=CATEGORY,
-            description="Loads an IP-Adapter from any file; what it is, is told by its content, whatever its name.",
+            description="Loads an IP-Adapter from any file; what it is, is told by its content, whatever its name. "
+            "Published adapters for faces (FaceID) are for research only, not for commercial use.",
             search_aliases=["ipadapter", "ip-adapter", "image prompt", "reference"],
             inputs=[
                 io.Combo.Input(
                     "file",
                     options=folders.adapter_files(),
                     tooltip="A file in models/ipadapter (or an extra path of that kind). Its name does not matter.",
-                )
+                ),
+                io.Combo.Input(
+                    "variant",
+                    options=list(VARIANTS),
+                    default=AUTO,
+                    optional=True,
+                    advanced=True,
+                    tooltip="What a file cannot tell. 'auto' (neutral): as its metadata say, else FaceID plus is v2. "
+                    "Choose 'FaceID plus v1' for the first FaceID plus of SD1.5.",
+                ),
             ],
             outputs=[AdapterType.Output(display_name="adapter")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def fingerprint_inputs(cls, file: str) -> Any:
+    def fingerprint_inputs(cls, file: str, variant: str = AUTO) -> Any:
         return folders.fingerprint(folders.path_of(folders.ADAPTERS, file))
 
     @classmethod
-    def execute(cls, file: str) -> io.NodeOutput:
-        return io.NodeOutput(load_adapter(folders.path_of(folders.ADAPTERS, file)))
+    def execute(cls, file: str, variant: str = AUTO) -> io.NodeOutput:
+        adapter = load_adapter(folders.path_of(folders.ADAPTERS, file), variant)
+        say(cls, describe(adapter.spec, adapter.metadata))
+        return io.NodeOutput(adapter)

@@ -7,17 +7,14 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..ipadapter_core import (
-    LAYER_WEIGHTS,
-    AdapterSpec,
-    Layer,
-    encoder_of_width,
-    layer_weights,
-)
+from ..ipadapter_core import LAYER_WEIGHTS, layer_weights
 from . import folders
 from .adapters import CATEGORY, Adapter, AdapterType, LoadAdapter, load_adapter
 from .encoders import AUTO, TAGS, load_encoder
-from .image_prompt import ENCODE_INPUTS, ImagePrompt, PromptType, encode
+from .fit import check_base, text_projection
+from .image_prompt import ENCODE_INPUTS, PromptType, encode
+from .inputs import Prompt, inputs_of
+from .lora import with_lora
 from .patch import apply, cross_attention
 from .run import COMBINE, Reference
 
@@ -25,13 +22,15 @@ from .run import COMBINE, Reference
 def apply_adapter(
     model: Any,
     adapter: Adapter,
-    prompt: ImagePrompt,
+    prompt: Prompt,
     weight: float = 1.0,
     layers: str = "all",
     start_percent: float = 0.0,
     end_percent: float = 1.0,
     combine: str = COMBINE[0],
     mask: Tensor | None = None,
+    lora_strength: float = 1.0,
+    shortcut_scale: float = 1.0,
 ) -> Any:
     """A clone of MODEL that follows the image prompt; the model itself where the weight is 0 or the range is empty.
 
@@ -43,47 +42,21 @@ def apply_adapter(
         raise ValueError(f"the mask has no pixels (shape {tuple(mask.shape)}): connect a mask that is not empty")
     table = cross_attention(model)
     check_base(adapter, model, table)
-    features = prompt.features(adapter.spec.feature)
-    check_encoder(adapter, features)
+    projection = text_projection(adapter, model)
+    inputs, unconditional = inputs_of(prompt, adapter.spec, adapter.name)
     reference = Reference(
         adapter=adapter,
-        features=features,
-        unconditional=prompt.unconditional(adapter.spec.feature),
+        inputs=inputs,
+        unconditional=unconditional,
         layer_weights={index: weight * share for index, share in layer_weights(layers, table).items()},
         start_percent=start_percent,
         end_percent=end_percent,
         combine=combine,
         mask=None if mask is None else mask.reshape(-1, *mask.shape[-2:]),
+        shortcut_scale=shortcut_scale,
+        text_projection=projection,
     )
-    return apply(model, reference, table)
-
-
-def check_base(adapter: Adapter, model: Any, table: list[Layer]) -> None:
-    """Hold the adapter's layers and widths to the model's. Raises ValueError when they differ."""
-    spec = adapter.spec
-    unet = model.get_model_object("diffusion_model")
-    to_k = [unet.get_submodule(layer.comfyui).to_k for layer in table]
-    widths = {layer.index: module.out_features for layer, module in zip(table, to_k)}
-    context = to_k[0].in_features
-    ours = {index: adapter.model.ip_adapter[str(index)].to_k_ip.out_features for index in spec.layers}
-    if ours != widths or spec.context_dim != context:
-        found = AdapterSpec.base_of(context, len(table))
-        if found == spec.base:
-            found += f" with layers {min(widths.values())} to {max(widths.values())} wide"
-        raise ValueError(
-            f"the adapter {adapter.name} is for {spec.base}, but the model is {found}: "
-            f"load an adapter for {found}, or a checkpoint of {spec.base}"
-        )
-
-
-def check_encoder(adapter: Adapter, features: Tensor) -> None:
-    """Hold the features' width to the adapter's. Raises ValueError that names the encoder that fits."""
-    spec, width = adapter.spec, features.shape[-1]
-    if width != spec.feature_dim:
-        raise ValueError(
-            f"the adapter {adapter.name} expects {spec.feature_dim}-wide {spec.feature} image features, got {width} "
-            f"(from {encoder_of_width(spec.feature, width)}): load {spec.encoder} with Load Image Encoder"
-        )
+    return apply(with_lora(model, adapter, lora_strength, table), reference, table)
 
 
 WEIGHT = io.Float.Input(
@@ -123,6 +96,17 @@ APPLY_INPUTS = [
         "Neutral: not connected, everywhere.",
     ),
 ]  # fmt: skip
+FACE_INPUTS = [
+    io.Float.Input(
+        "lora_strength", default=1.0, min=-2.0, max=2.0, step=0.05, optional=True, advanced=True,
+        tooltip="Strength of the LoRA that FaceID adapters bring for the base model: 1 (neutral) is the training's "
+        "own, 0 leaves it out. It acts in the whole sampling, and is not added where the model has it already.",
+    ),
+    io.Float.Input(
+        "shortcut_scale", default=1.0, min=0.0, max=5.0, step=0.05, optional=True, advanced=True,
+        tooltip="FaceID plus v2: how much the face's picture counts beside its identity. Neutral: 1.",
+    ),
+]  # fmt: skip
 
 
 class ApplyAdapter(io.ComfyNode):
@@ -139,14 +123,17 @@ class ApplyAdapter(io.ComfyNode):
                     "model", tooltip="A UNet model (SD1.5, SD2, SDXL) of the adapter's base, or any fine-tune of it."
                 ),
                 AdapterType.Input("adapter", tooltip="From Load IP-Adapter."),
-                PromptType.Input("image_prompt", tooltip="From Encode Image Prompt."),
+                PromptType.Input(
+                    "image_prompt", tooltip="From Encode Image Prompt; for FaceID adapters, from Encode Faces."
+                ),
                 *APPLY_INPUTS,
+                *FACE_INPUTS,
             ],
             outputs=[io.Model.Output()],
         )
 
     @classmethod
-    def execute(cls, model: Any, adapter: Adapter, image_prompt: ImagePrompt, **settings: Any) -> io.NodeOutput:
+    def execute(cls, model: Any, adapter: Adapter, image_prompt: Prompt, **settings: Any) -> io.NodeOutput:
         return io.NodeOutput(apply_adapter(model, adapter, image_prompt, **settings))
 
 

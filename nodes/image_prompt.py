@@ -9,6 +9,7 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..ipadapter_core import FaceCrop
 from ..ipadapter_core.picture import CROPS, squares
 from ..ipadapter_core.spec import Feature
 from .adapters import CATEGORY
@@ -29,17 +30,13 @@ class ImagePrompt:
         self._features: dict[Feature, Tensor] = {}
         self._unconditional: dict[Feature, Tensor] = {}
 
-    def features(self, feature: Feature) -> Tensor:
-        """Pooled [P, F] or penultimate [P, S, F] features of the pictures.
+    def features(self, feature: Feature, crop: FaceCrop | None = None) -> Tensor:
+        """Pooled [P, F] or penultimate [P, S, F] features of the pictures; there are no faces to crop.
 
         Raises ValueError when the encoder gives NaN.
         """
         if not self._features:
-            output = self.encoder.encode_image(self.pixels)
-            pooled, penultimate = output["image_embeds"].float(), output["penultimate_hidden_states"].float()
-            if not (torch.isfinite(pooled).all() and torch.isfinite(penultimate).all()):
-                raise ValueError("the image encoder gave NaN: its weights are damaged, or too large for its precision")
-            self._features = {"pooled": pooled, "penultimate": penultimate}
+            self._features = encoded(self.encoder, self.pixels)
         return self._features[feature]
 
     def unconditional(self, feature: Feature) -> Tensor:
@@ -48,6 +45,18 @@ class ImagePrompt:
             value = torch.zeros_like(self.features("pooled")[:1]) if feature == "pooled" else encode_zeros(self.encoder)
             self._unconditional[feature] = value.float()
         return self._unconditional[feature]
+
+    def identities(self) -> None:
+        """There are no faces known in plain pictures."""
+
+
+def encoded(encoder: Any, pixels: Tensor) -> dict[Feature, Tensor]:
+    """Features of pictures [P, S, S, 3] in fp32. Raises ValueError when the encoder gives NaN."""
+    output = encoder.encode_image(pixels)
+    pooled, penultimate = output["image_embeds"].float(), output["penultimate_hidden_states"].float()
+    if not (torch.isfinite(pooled).all() and torch.isfinite(penultimate).all()):
+        raise ValueError("the image encoder gave NaN: its weights are damaged, or too large for its precision")
+    return {"pooled": pooled, "penultimate": penultimate}
 
 
 def encode(encoder: Any, image: Tensor, crop: str, mask: Tensor | None = None) -> ImagePrompt:

@@ -20,6 +20,7 @@ from einops import rearrange
 from torch import Tensor
 
 from .adapters import Adapter
+from .inputs import Inputs
 
 KEY = "image_prompt"  # ours in transformer_options, wrappers, callbacks and attachments
 IMAGES = "image_prompt_kv"
@@ -34,18 +35,29 @@ UNCONDITIONAL = re.compile("neg|uncond|empty")
 class Reference:
     """An image prompt with all that Apply was told.
 
-    features, unconditional: what the adapter's projection reads, [P, ...] and [1, ...] for P pictures.
+    inputs, unconditional: what the adapter's projection reads, of P pictures and of "no picture".
     layer_weights: checkpoint index to weight, layers that do nothing left out. mask: [M, h, w] or None.
+    shortcut_scale: of FaceID plus v2. text_projection: the base's own, for adapters whose tokens go through it.
     """
 
     adapter: Adapter
-    features: Tensor
-    unconditional: Tensor
+    inputs: Inputs
+    unconditional: Inputs
     layer_weights: Mapping[int, float]
     start_percent: float
     end_percent: float
     combine: str
     mask: Tensor | None
+    shortcut_scale: float = 1.0
+    text_projection: torch.nn.Module | None = None
+
+    def image_tokens(self, inputs: Inputs) -> Tensor:
+        """Image tokens [P, T, C] of these inputs, C the width that K' and V' read."""
+        tokens = self.adapter.model.image_tokens(inputs.features, inputs.identities, self.shortcut_scale)
+        if self.text_projection is None:
+            return tokens
+        weight, bias = (value.to(tokens) for value in (self.text_projection.weight, self.text_projection.bias))
+        return F.linear(tokens, weight, bias)
 
 
 @dataclass(frozen=True)
@@ -159,16 +171,15 @@ def keys_values(
     adapter = reference.adapter
     comfy.model_management.load_models_gpu([adapter.patcher])
     try:
-        features, unconditional = (
-            x.to(adapter.patcher.load_device) for x in (reference.features, reference.unconditional)
-        )
+        device_of_adapter = adapter.patcher.load_device
+        inputs = reference.inputs.to(device_of_adapter)
         if reference.combine == "average":
-            features = features.mean(0, keepdim=True)
-        tokens = adapter.model.image_tokens(features)
-        empty = adapter.model.image_tokens(unconditional)
+            inputs = inputs.mean()
+        tokens = reference.image_tokens(inputs)
+        empty = reference.image_tokens(reference.unconditional.to(device_of_adapter))
         if reference.combine == "concatenate":
             tokens = rearrange(tokens, "p t c -> 1 (p t) c")
-            empty = empty.repeat(1, len(features), 1)  # the same attention, as many tokens as the conditional chunk
+            empty = empty.repeat(1, inputs.num_pictures, 1)  # the same attention, as many tokens as the conditional
         return {
             role: {
                 index: (k.to(device, dtype), (v * reference.layer_weights[index]).to(device, dtype))

@@ -63,12 +63,26 @@ SDXL = COMMON | {
     "num_head_channels": 64,
 }
 
+SD2 = SD15 | {"num_heads": -1, "num_head_channels": 64, "use_linear_in_transformer": True, "context_dim": 1024}
+# ComfyUI has no Kolors of its own: the packs that have one build it like this.
+KOLORS = SDXL | {"adm_in_channels": 5632}
+CONFIGS = {"SD15": SD15, "SD2": SD2, "SDXL": SDXL, "Kolors": KOLORS}
+CONTEXT = {base: config["context_dim"] for base, config in CONFIGS.items()}
+POOLED = {"SDXL": 1280, "Kolors": 4096}  # width of the pooled text
+
 
 @functools.cache
 def diffusers_unet(base: str = "SD15", channels: int = 320, seed: int = 0) -> UNet2DConditionModel:
-    """diffusers' UNet of SD1.5 or SDXL with its levels scaled to `channels`, seeded random weights, fp32."""
+    """diffusers' UNet of a base with its levels scaled to `channels`, seeded random weights, fp32."""
     torch.manual_seed(seed)
-    if base == "SD15":
+    if base == "SD2":
+        unet = UNet2DConditionModel(
+            block_out_channels=tuple(channels * m for m in (1, 2, 4, 4)),
+            attention_head_dim=tuple(channels * m // 64 for m in (1, 2, 4, 4)),
+            cross_attention_dim=1024,
+            use_linear_projection=True,
+        )
+    elif base == "SD15":
         unet = UNet2DConditionModel(
             block_out_channels=tuple(channels * m for m in (1, 2, 4, 4)), cross_attention_dim=768, attention_head_dim=8
         )
@@ -83,7 +97,7 @@ def diffusers_unet(base: str = "SD15", channels: int = 320, seed: int = 0) -> UN
             use_linear_projection=True,
             addition_embed_type="text_time",
             addition_time_embed_dim=256,
-            projection_class_embeddings_input_dim=2816,
+            projection_class_embeddings_input_dim=CONFIGS[base]["adm_in_channels"],
         )
     return unet.eval().requires_grad_(False)
 
@@ -91,17 +105,26 @@ def diffusers_unet(base: str = "SD15", channels: int = 320, seed: int = 0) -> UN
 @functools.cache
 def comfy_model(base: str = "SD15", channels: int = 320, seed: int = 0) -> comfy.model_patcher.ModelPatcher:
     """ComfyUI's MODEL that shares the tensors of `diffusers_unet`."""
-    config = copy.deepcopy(SD15 if base == "SD15" else SDXL) | {"model_channels": channels}
-    supported = comfy.supported_models.SD15 if base == "SD15" else comfy.supported_models.SDXL
-    model_config = supported(config)
+    config = copy.deepcopy(CONFIGS[base]) | {"model_channels": channels}
+    supported = {"SD15": "SD15", "SD2": "SD20", "SDXL": "SDXL", "Kolors": "SDXL"}
+    model_config = getattr(comfy.supported_models, supported[base])(config)
     model_config.unet_config = config
     model = model_config.get_model({}, device="meta")
     ours = diffusers_unet(base, channels, seed).state_dict()
     names = comfy.utils.unet_to_diffusers(config)
     weights = {names[key]: value for key, value in ours.items()}
     model.diffusion_model.load_state_dict(weights, strict=True, assign=True)
+    if base == "Kolors":
+        model.diffusion_model.encoder_hid_proj = kolors_text_projection()
     device = comfy.model_management.get_torch_device()
     return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=torch.device("cpu"))
+
+
+@functools.cache
+def kolors_text_projection() -> torch.nn.Module:
+    """Kolors' projection of its text, 4096 to 2048, as its packs keep it on the UNet."""
+    torch.manual_seed(11)
+    return torch.nn.Linear(4096, 2048).requires_grad_(False)
 
 
 def adapter_weights(family: str, model: Any, seed: int = 1, num_tokens: int | None = None) -> dict[str, Tensor]:
@@ -124,34 +147,36 @@ def adapter_weights(family: str, model: Any, seed: int = 1, num_tokens: int | No
     return adapter.requires_grad_(False).state_dict()
 
 
-def loaded_adapter(weights: dict[str, Tensor], name: str = "adapter.safetensors") -> Any:
+def loaded_adapter(weights: dict[str, Tensor], name: str = "adapter.safetensors", variant: str = "auto") -> Any:
     """The nodes' adapter from weights, through the same code as a file's."""
-    import comfy.ops
-
-    return host.part("nodes.adapters").Adapter(name, core.build_adapter(weights, comfy.ops.manual_cast), {})
+    return host.part("nodes.adapters").adapter_of(name, core.WeightsFile(weights), variant)
 
 
 class Features:
     """An image prompt with given features in place of an encoder's, for tests that are not about encoders."""
 
-    def __init__(self, pooled: Tensor, penultimate: Tensor, uncond_penultimate: Tensor | None = None) -> None:
+    def __init__(
+        self, pooled: Tensor, penultimate: Tensor, uncond_penultimate: Tensor | None = None, raw: Tensor | None = None
+    ) -> None:
         self.cond = {"pooled": pooled, "penultimate": penultimate}
         self.uncond = {"pooled": torch.zeros_like(pooled[:1]), "penultimate": uncond_penultimate}
+        self.raw = raw
 
     @staticmethod
-    def random(pictures: int = 1, seed: int = 2, tokens: int = 257) -> Features:
+    def random(pictures: int = 1, seed: int = 2, tokens: int = 257, pooled: int = 1024, hidden: int = 1280) -> Features:
+        """Seeded features of ViT-H's widths, or others, and identities of ArcFace's usual length."""
         generator = torch.Generator().manual_seed(seed)
-        pooled, penultimate, zero = (
-            torch.randn(shape, generator=generator)
-            for shape in ((pictures, 1024), (pictures, tokens, 1280), (1, tokens, 1280))
-        )
-        return Features(pooled, penultimate, zero)
+        shapes = ((pictures, pooled), (pictures, tokens, hidden), (1, tokens, hidden), (pictures, 512))
+        return Features(*(torch.randn(shape, generator=generator) for shape in shapes))
 
-    def features(self, feature: str) -> Tensor:
+    def features(self, feature: str, crop: Any = None) -> Tensor:
         return self.cond[feature]
 
     def unconditional(self, feature: str) -> Tensor:
         return self.uncond[feature]
+
+    def identities(self) -> Tensor | None:
+        return self.raw
 
 
 def apply(model: Any, weights: dict[str, Tensor] | Any, prompt: Any, *args: Any, **kwargs: Any) -> Any:

@@ -33,19 +33,42 @@ def resampler(width: int, num_heads: int, feature_dim: int, context_dim: int) ->
 
 
 def full_face() -> dict[str, Tensor]:
+    """full-face: an MLP on each hidden state, 257 tokens."""
     with torch.device("meta"):
-        proj = nn.Sequential(nn.Linear(1280, 1280), nn.GELU(), nn.Linear(1280, 768), nn.LayerNorm(768))
-        return adapter(nn.ModuleDict({"proj": proj}), 768)
+        projection = oracles.FullProjection(768, 1280)
+    return adapter(projection, 768)
 
 
-def face_id(tokens: int = 4, has_lora: bool = True) -> dict[str, Tensor]:
-    """FaceID SD1.5, and FaceID portrait (16 tokens, no LoRA)."""
+def face_id(context_dim: int = 768, tokens: int = 4, has_lora: bool = True) -> dict[str, Tensor]:
+    """FaceID, and FaceID portrait (16 tokens, no LoRA)."""
     with torch.device("meta"):
-        proj = nn.Sequential(nn.Linear(512, 1024), nn.GELU(), nn.Linear(1024, tokens * 768))
-        tensors = adapter(nn.ModuleDict({"proj": proj, "norm": nn.LayerNorm(768)}), 768)
-        if has_lora:
-            tensors["ip_adapter.0.to_q_lora.down.weight"] = torch.empty(128, 320)
-            tensors["ip_adapter.0.to_q_lora.up.weight"] = torch.empty(320, 128)
+        projection = oracles.IdentityProjection(context_dim, 512, tokens)
+    return adapter(projection, context_dim) | (lora(context_dim) if has_lora else {})
+
+
+def face_id_plus(
+    context_dim: int, token_dim: int | None = None, feature_dim: int = 1280, tokens: int = 4, has_lora: bool = True
+) -> dict[str, Tensor]:
+    """FaceID plus v1 and v2; Kolors' has tokens as wide as its text before the base projects it."""
+    width = token_dim or context_dim
+    with torch.device("meta"):
+        projection = oracles.IdentityProjection(width, 512, tokens)
+        perceiver = oracles.Resampler(width, 4, 64, width // 64, 1, feature_dim, width).state_dict()
+    tensors = adapter(projection, context_dim) | (lora(context_dim) if has_lora else {})
+    return tensors | {
+        f"image_proj.perceiver_resampler.{key}": value for key, value in perceiver.items() if key != "latents"
+    }
+
+
+def lora(context_dim: int, widths: Mapping[int, int] | None = None, rank: int = 128) -> dict[str, Tensor]:
+    """FaceID's LoRA: every attention layer, self (even) and cross (odd)."""
+    tensors = {}
+    for cross, width in (widths or WIDTHS[context_dim]).items():
+        for index in (cross - 1, cross):
+            for name in ("to_q", "to_k", "to_v", "to_out"):
+                read = context_dim if index == cross and name in ("to_k", "to_v") else width
+                tensors[f"ip_adapter.{index}.{name}_lora.down.weight"] = torch.empty(rank, read, device="meta")
+                tensors[f"ip_adapter.{index}.{name}_lora.up.weight"] = torch.empty(width, rank, device="meta")
     return tensors
 
 
@@ -65,6 +88,16 @@ LAYOUTS = {
     "base SDXL vit-h": base(2048, 1024),
     "plus, plus-face, composition SD1.5": plus(768, 768, 12),
     "plus, plus-face, composition SDXL vit-h": plus(2048, 1280, 20),
+    "full-face SD1.5": full_face(),
+    "FaceID SD1.5": face_id(768),
+    "FaceID SDXL": face_id(2048),
+    "FaceID portrait SD1.5": face_id(768, 16, has_lora=False),
+    "FaceID portrait SDXL": face_id(2048, 16, has_lora=False),
+    "FaceID portrait unnorm SDXL": plus(2048, 1280, 20, feature_dim=512),
+    "FaceID plus v1 and v2 SD1.5": face_id_plus(768),
+    "FaceID plus v2 SDXL": face_id_plus(2048),
+    "Kolors plus": plus(2048, 2048, 12, feature_dim=1024),
+    "Kolors FaceID plus": face_id_plus(2048, 4096, 1024, 6, has_lora=False),
 }
 
 

@@ -139,9 +139,8 @@ def parser() -> argparse.ArgumentParser:
         return found
 
     def with_config(found: argparse.ArgumentParser) -> None:
-        found.add_argument(
-            "config", metavar="CONFIG", help="a TOML file, or a preset: sd15, sd15_plus, sdxl, sdxl_plus"
-        )
+        presets = ", ".join(sorted(path.stem for path in configs.PRESETS.glob("*.toml")))
+        found.add_argument("config", metavar="CONFIG", help=f"a TOML file, or a preset: {presets}")
         _add_set(found)
 
     found = command("train", train, "Start a training.")

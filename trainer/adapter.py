@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from ipadapter_core import (
 )
 from ipadapter_core.spec import Feature
 
-from .attention import text_keys_values, unet_layers
+from .attention import Kind, text_keys_values, unet_layers
 from .config import AdapterConfig, Config
 from .encoder import EncoderShape
 
@@ -30,7 +31,10 @@ HEAD_WIDTH = 64
 
 
 class TrainedAdapter(nn.Module):
-    """The adapter as one module with a forward, for DDP and DeepSpeed: features to all K' and V'."""
+    """The adapter as one module with a forward, for DDP and DeepSpeed: features to all K' and V'.
+
+    With appended attention K' and V' stay the base's own, and only the projection is trained.
+    """
 
     def __init__(self, adapter: IPAdapter) -> None:
         super().__init__()
@@ -79,7 +83,7 @@ def new_adapter(config: Config, unet: UNet2DConditionModel, encoder: EncoderShap
     text = text_keys_values(unet)
     widths = {index: k.shape[0] for index, (k, _) in text.items()}
     if config.adapter.start_from:
-        return _started(config, spec, widths)
+        return _started(config, spec, unet, widths)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
         adapter = IPAdapter(spec, widths, dtype=torch.float32, **factory)
@@ -89,16 +93,58 @@ def new_adapter(config: Config, unet: UNet2DConditionModel, encoder: EncoderShap
             if not k.is_meta:
                 layer.to_k_ip.weight.copy_(k)
                 layer.to_v_ip.weight.copy_(v)
+    return _frozen_as(config.adapter.attention, adapter)
+
+
+def load_adapter(tensors: Mapping[str, Tensor], unet: UNet2DConditionModel, device: Any = None) -> IPAdapter:
+    """The adapter that a file or a checkpoint holds, in fp32. A simple adapter's K' and V' are those of this base.
+
+    Raises ValueError as `build_adapter` does.
+    """
+    if is_appended(tensors):
+        tensors = {**tensors, **_text_layers(unet)}
+    return build_adapter(tensors, device=device).float()
+
+
+def is_appended(tensors: Mapping[str, Any]) -> bool:
+    """Whether a file holds a projection alone, as training with adapter.attention = "appended" writes it."""
+    return bool(tensors) and all(key.startswith("image_proj.") for key in tensors)
+
+
+def trained_parameters(adapter: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """What is trained, saved and averaged: an adapter's parameters by the file's names."""
+    return [(name, parameter) for name, parameter in adapter.named_parameters() if parameter.requires_grad]
+
+
+def _text_layers(unet: UNet2DConditionModel) -> dict[str, Tensor]:
+    """The base's own K and V by the names that K' and V' have in a file, in fp32 as trained weights are."""
+    text = text_keys_values(unet).items()
+    return {
+        f"ip_adapter.{index}.to_{name}_ip.weight": weight.detach().float()
+        for index, pair in text
+        for name, weight in zip("kv", pair, strict=True)
+    }
+
+
+def _frozen_as(attention: Kind, adapter: IPAdapter) -> IPAdapter:
+    adapter.ip_adapter.requires_grad_(attention == "decoupled")
     return adapter
 
 
-def _started(config: Config, spec: AdapterSpec, widths: dict[int, int]) -> IPAdapter:
+def _started(config: Config, spec: AdapterSpec, unet: UNet2DConditionModel, widths: dict[int, int]) -> IPAdapter:
     path = Path(config.adapter.start_from)
     if not path.is_file():
         raise ValueError(
             f"there is no adapter file {path}: correct adapter.start_from, or leave it empty to start anew"
         )
-    adapter = build_adapter(read_adapter(path).tensors).float()
+    tensors = read_adapter(path).tensors
+    kind = "appended" if is_appended(tensors) else "decoupled"
+    if kind != config.adapter.attention:
+        raise ValueError(
+            f"{path.name} is for {kind} attention, this training for {config.adapter.attention}: "
+            "change adapter.attention, or start from another file"
+        )
+    adapter = load_adapter(tensors, unet)
     found = adapter.spec
     for name, mine, theirs, where in (
         ("family", spec.family, found.family, "adapter.family"),
@@ -115,7 +161,7 @@ def _started(config: Config, spec: AdapterSpec, widths: dict[int, int]) -> IPAda
         raise ValueError(
             f"{path.name} is for a base with layers of other widths: change model.base, or start from another file"
         )
-    return adapter.train().requires_grad_(True)
+    return _frozen_as(config.adapter.attention, adapter.train().requires_grad_(True))
 
 
 def metadata(spec: AdapterSpec, config: Config, step: int) -> dict[str, str]:
@@ -125,6 +171,7 @@ def metadata(spec: AdapterSpec, config: Config, step: int) -> dict[str, str]:
         "base": spec.base,
         "base_model": Path(config.model.base).name,
         "family": spec.family,
+        "attention": config.adapter.attention,
         "encoder": config.model.encoder if not Path(config.model.encoder).exists() else Path(config.model.encoder).name,
         "encoder_width": str(spec.feature_dim),
         "feature": spec.feature,

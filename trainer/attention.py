@@ -1,18 +1,24 @@
 """Decoupled cross-attention in diffusers' UNet: a processor that calls the core's function.
 
+Beside it the paper's comparison, the "simple adapter": the image tokens appended to the text's, in one attention.
+
 Shapes: B batch, N queries (latent positions), T tokens, C context width, D layer width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from ipadapter_core import ImageKV, Layer, attention, decoupled_attention, layer_table
+from ipadapter_core.attention import Attend
+
+Kind = Literal["decoupled", "appended"]
 
 
 class ImagePrompts:
@@ -25,19 +31,27 @@ class ImagePrompts:
         self.of_layer: dict[int, tuple[ImageKV, ...]] = {}
 
     def set(self, keys_values: dict[int, tuple[Tensor, Tensor]], scale: float = 1.0) -> None:
-        """K', V' [B, T, D] by checkpoint index; `scale` is the paper's weight of the image prompt."""
+        """K', V' [B, T, D] by checkpoint index; `scale` is the paper's weight of the image prompt, a factor of V'."""
         self.of_layer = {index: (ImageKV(k, v if scale == 1 else v * scale),) for index, (k, v) in keys_values.items()}
 
     def clear(self) -> None:
         self.of_layer = {}
 
 
-class DecoupledAttention:
-    """diffusers' attention processor of one cross-attention layer (IP-Adapter, eq. 5)."""
+def appended_attention(q: Tensor, k: Tensor, v: Tensor, images: Iterable[ImageKV], attend: Attend) -> Tensor:
+    """Attention(Q, [K, K'], [V, V']): one softmax over the text's tokens and the pictures' (section 4.4.2)."""
+    images = tuple(images)
+    keys, values = [k, *(image.k for image in images)], [v, *(image.v for image in images)]
+    return attend(q, torch.cat(keys, 1), torch.cat(values, 1))
 
-    def __init__(self, prompts: ImagePrompts, index: int) -> None:
+
+class ImageAttention:
+    """diffusers' attention processor of one cross-attention layer with image prompts (IP-Adapter, eq. 5)."""
+
+    def __init__(self, prompts: ImagePrompts, index: int, kind: Kind = "decoupled") -> None:
         self.prompts = prompts
         self.index = index
+        self.kind = kind
 
     def __call__(
         self,
@@ -56,10 +70,14 @@ class DecoupledAttention:
             encoder_hidden_states = attn.norm_encoder_hidden_states(encoder_hidden_states)
         q, k, v = attn.to_q(hidden_states), attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
         images = [
-            ImageKV(image.k.to(q.dtype), image.v.to(q.dtype)) for image in self.prompts.of_layer.get(self.index, ())
+            ImageKV(image.k.to(q.dtype), image.v.to(q.dtype), image.mask)
+            for image in self.prompts.of_layer.get(self.index, ())
         ]
         attend = partial(attention, num_heads=attn.heads)
-        out = decoupled_attention(q, k, v, images, attend, attend)
+        if self.kind == "appended":
+            out = appended_attention(q, k, v, images, attend)
+        else:
+            out = decoupled_attention(q, k, v, images, attend, attend)
         for layer in attn.to_out:
             out = layer(out)
         if attn.residual_connection:
@@ -67,15 +85,15 @@ class DecoupledAttention:
         return out / attn.rescale_output_factor
 
 
-def install(unet: UNet2DConditionModel) -> ImagePrompts:
-    """Give every cross-attention layer the decoupled processor; returns where its K' and V' are put.
+def install(unet: UNet2DConditionModel, kind: Kind = "decoupled") -> ImagePrompts:
+    """Give every cross-attention layer the processor of image prompts; returns where its K' and V' are put.
 
     Raises ValueError for a base without cross-attention layers.
     """
     prompts = ImagePrompts()
     processors = dict(unet.attn_processors)
     for layer in unet_layers(unet):
-        processors[f"{layer.diffusers}.processor"] = DecoupledAttention(prompts, layer.index)
+        processors[f"{layer.diffusers}.processor"] = ImageAttention(prompts, layer.index, kind)
     unet.set_attn_processor(processors)
     return prompts
 

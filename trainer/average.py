@@ -7,14 +7,16 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from .adapter import trained_parameters
+
 
 class Average:
-    """fp32 average of a module's parameters. decay: e.g. 0.9999; it grows to that over the first steps."""
+    """fp32 average of a module's trained parameters. decay: e.g. 0.9999; it grows to that over the first steps."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.names = [name for name, _ in module.named_parameters()]
-        self.parameters = list(module.parameters())
+        trained = dict(trained_parameters(module))
+        self.names, self.parameters = list(trained), list(trained.values())
         self.values = [parameter.detach().float().clone() for parameter in self.parameters]
 
     @torch.no_grad()

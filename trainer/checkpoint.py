@@ -134,6 +134,7 @@ def clean(run: Path) -> None:
 
 
 def _same_training(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    found = fixed_values(Config()) | found  # values that a version before did not have are at their default
     differ = [key for key in wanted if found.get(key) != wanted[key]]
     if differ:
         key = differ[0]

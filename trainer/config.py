@@ -51,6 +51,9 @@ class AdapterConfig:
     width: int = 0  # of the resampler (SD1.5 768, SD2 1024, SDXL 1280)
     depth: int = 0  # of the resampler (4)
     start_from: str = ""  # a published adapter file to continue from
+    # appended: the paper's comparison, the "simple adapter" (section 4.4.2): tokens after the text's, through the
+    # base's own frozen K and V; only the projection is trained, and no other program runs the file
+    attention: Literal["decoupled", "appended"] = "decoupled"
     licence: str = ""  # written into the adapter's metadata
 
 

@@ -17,7 +17,7 @@ KeysValues = Callable[[Tensor], dict[int, tuple[Tensor, Tensor]]]
 
 
 class Diffusion:
-    """The frozen UNet with decoupled attention, and the loss.
+    """The frozen UNet with the adapter's attention, and the loss.
 
     keys_values: from image features to K', V' of all layers, the trained adapter.
     """
@@ -26,7 +26,7 @@ class Diffusion:
         self.frozen = frozen
         self.scheduler = frozen.scheduler
         self.weights = loss_weights(config.optimiser, self.scheduler)
-        self.prompts: ImagePrompts = install(frozen.unet)
+        self.prompts: ImagePrompts = install(frozen.unet, config.adapter.attention)
         if config.run.gradient_checkpointing:
             frozen.unet.enable_gradient_checkpointing()
             frozen.unet.train()  # diffusers checkpoints in training mode only; the UNet has no dropout in effect

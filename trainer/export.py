@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
-from ipadapter_core import detect, read_adapter, write_adapter
+from ipadapter_core import AdapterSpec, detect, read_adapter, write_adapter
 
 from . import checkpoint
+from .adapter import is_appended
 
 
 def export(source: Path, out: Path, half: bool = False, raw: bool = False) -> str:
@@ -23,17 +23,18 @@ def export(source: Path, out: Path, half: bool = False, raw: bool = False) -> st
     metadata = file.metadata | ({"ema": "0.0"} if raw else {})
     if half:
         tensors = {key: value.half() for key, value in tensors.items()}
-    spec = detect(tensors)
-    if out.suffix == ".bin":
-        groups: dict[str, dict[str, torch.Tensor]] = {"image_proj": {}, "ip_adapter": {}}
-        for key, value in tensors.items():
-            group, _, rest = key.partition(".")
-            groups[group][rest] = value
-        torch.save(groups, out)
-    else:
-        write_adapter(out, tensors, metadata)
-    step = metadata.get("step", "?")
-    return f"{out}: {spec.family} adapter for {spec.base}, {spec.num_tokens} tokens, {spec.encoder}, step {step}"
+    about = _simple(metadata) if is_appended(tensors) else _about(detect(tensors))
+    write_adapter(out, tensors, metadata)
+    return f"{out}: {about}, step {metadata.get('step', '?')}"
+
+
+def _about(spec: AdapterSpec) -> str:
+    return f"{spec.family} adapter for {spec.base}, {spec.num_tokens} tokens, {spec.encoder}"
+
+
+def _simple(metadata: Mapping[str, str]) -> str:
+    family, tokens = (metadata.get(name, "?") for name in ("family", "tokens"))
+    return f"{family} adapter with appended attention, {tokens} tokens, for comparison (the nodes do not run it)"
 
 
 def find_checkpoint(source: Path) -> Path:

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ipadapter_core import IPAdapter, build_adapter
+from ipadapter_core import IPAdapter
 
 from . import checkpoint
-from .adapter import TrainedAdapter, metadata, new_adapter
+from .adapter import TrainedAdapter, load_adapter, metadata, new_adapter
 from .average import Average
 from .config import Config
 from .data.loader import Loader, open_loader
@@ -205,7 +205,8 @@ class Training:
     def _current(self) -> IPAdapter:
         """The adapter as its file would hold it now, apart from the wrapped one. Every process must call it."""
         weights = self.parallel.weights()
-        return build_adapter(self.average.tensors() if self.average else weights, device=self.parallel.device)
+        tensors = self.average.tensors() if self.average else weights
+        return load_adapter(tensors, self.frozen.unet, self.parallel.device)
 
     def validate(self) -> None:
         """The loss of the held-out samples at fixed noise and timesteps, without drops or weights."""

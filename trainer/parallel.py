@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from .adapter import TrainedAdapter
+from .adapter import TrainedAdapter, trained_parameters
 from .config import Config
 from .device import choose_device
 
@@ -80,7 +80,7 @@ class Parallel:
         self.accelerator.backward(loss)
         if not self.accelerator.sync_gradients:
             return None
-        parameters = list(self.trained.parameters())
+        parameters = [parameter for _, parameter in self._named()]
         if self.config.optimiser.clip:
             norm = self.accelerator.clip_grad_norm_(parameters, self.config.optimiser.clip)
         else:
@@ -152,7 +152,7 @@ class Parallel:
         return count_bytes(self.optimiser.optimizer)
 
     def _named(self) -> list[tuple[str, nn.Parameter]]:
-        return list(self.trained.adapter.named_parameters())
+        return trained_parameters(self.trained.adapter)
 
 
 def count_bytes(optimiser: torch.optim.Optimizer) -> int:
@@ -162,8 +162,9 @@ def count_bytes(optimiser: torch.optim.Optimizer) -> int:
 
 
 def build_optimiser(config: Config, trained: TrainedAdapter) -> torch.optim.Optimizer:
-    """AdamW over every weight of the adapter. Raises ValueError when 8-bit AdamW is asked for and not installed."""
+    """AdamW over every trained weight. Raises ValueError when 8-bit AdamW is asked for and not installed."""
     settings = config.optimiser
+    parameters = [parameter for _, parameter in trained_parameters(trained)]
     options: dict[str, Any] = {
         "lr": settings.learning_rate,
         "betas": (settings.betas[0], settings.betas[1]),
@@ -171,14 +172,14 @@ def build_optimiser(config: Config, trained: TrainedAdapter) -> torch.optim.Opti
         "weight_decay": settings.weight_decay,
     }
     if not settings.eight_bit:
-        return torch.optim.AdamW(trained.parameters(), **options)
+        return torch.optim.AdamW(parameters, **options)
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
         raise ValueError(
             "optimiser.eight_bit needs bitsandbytes: pip install bitsandbytes, or set it to false"
         ) from error
-    return AdamW8bit(trained.parameters(), **options)
+    return AdamW8bit(parameters, **options)
 
 
 def start(config: Config) -> Parallel:

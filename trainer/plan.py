@@ -11,7 +11,7 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from . import checkpoint
-from .adapter import new_adapter
+from .adapter import new_adapter, trained_parameters
 from .base import BaseFiles, build_vae, layout_folder, read_unet_config, text_encoder_of
 from .config import Config
 from .encoder import build_visual, shape_of
@@ -45,13 +45,16 @@ def make_plan(config: Config) -> Plan:
         texts = [
             text_encoder_of(layout / name) for name in ("text_encoder", "text_encoder_2") if (layout / name).is_dir()
         ]
-    trained, half = count([adapter]), BYTES[config.run.precision]
+    trained = sum(parameter.numel() for _, parameter in trained_parameters(adapter))
+    half = BYTES[config.run.precision]
     memory = {f"UNet, {config.run.precision}": count([unet]) * half}
     if not config.data.cache:
         memory["autoencoder"] = count([vae]) * (4 if vae.config.get("force_upcast", False) else half)
         memory["text encoders"] = count(texts) * half
         memory["image encoder"] = count([visual]) * half
     memory |= trained_memory(config, trained)
+    if frozen := count([adapter]) - trained:
+        memory["K' and V', the base's own"] = frozen * 4
     return Plan(
         trained=trained,
         projection=count([adapter.image_proj]),
@@ -93,7 +96,8 @@ def describe(config: Config, plan: Plan, num_samples: int | None = None) -> str:
     lines = [
         f"base                 {plan.base} ({config.model.base or 'not set'})",
         f"image encoder        {config.model.encoder}",
-        f"adapter              {config.adapter.family}, {plan.tokens} image tokens, {plan.layers} layers",
+        f"adapter              {config.adapter.family}, {plan.tokens} image tokens, {plan.layers} layers, "
+        f"{config.adapter.attention} attention",
         f"trained weights      {plan.trained:,} ({plan.projection:,} projection, {layers:,} K' and V')",
         f"samples per step     {plan.samples_per_step} = {run.batch_size} x {run.processes} processes x {batches}",
         f"steps                {steps:,}, {plan.samples:,} samples",

@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ipadapter_core import WeightsFile, build_adapter, read_adapter
+from ipadapter_core import WeightsFile, read_adapter
 from ipadapter_core.picture import on_white, square
 
 from . import checkpoint, run
 from . import config as configs
+from .adapter import is_appended, load_adapter
 from .attention import text_keys_values
-from .config import Config, ModelConfig
+from .config import AdapterConfig, Config, ModelConfig
 from .device import choose_device
 from .diffusion import Diffusion
 from .export import find_checkpoint
@@ -33,9 +34,10 @@ def sample_to_file(options: argparse.Namespace) -> str:
     """
     model, file, name = _model_and_adapter(options)
     device = torch.device(choose_device(options.device))
-    config = Config(model=model)
+    kind = AdapterConfig(attention="appended" if is_appended(file.tensors) else "decoupled")
+    config = Config(model=model, adapter=kind)
     frozen = Frozen(model, device, DTYPES[options.precision])
-    adapter = build_adapter(file.tensors, device=device).float()
+    adapter = load_adapter(file.tensors, frozen.unet, device)
     check_fit(
         adapter.spec.feature_dim,
         frozen.encoder_shape.feature_dim(adapter.spec.feature),

@@ -13,7 +13,7 @@ from .places import Places
 from .scenes import DEVELOP
 from .sheets import interleaved, save_rows
 
-RECIPE = Recipe(steps=2_200, batch=64, rate=2e-3, warmup=50, average=0.99)
+RECIPE = Recipe(steps=1_700, batch=64, rate=2e-3, warmup=50, average=0.99)
 NOISE = 0.05  # of the latents' deviation; the decoder learns to bear what a sampler leaves
 
 

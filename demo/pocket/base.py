@@ -24,7 +24,7 @@ from .scenes import ATTRIBUTES, BACKGROUND, COLOUR, DEVELOP, SHAPE, caption, cap
 from .sheets import save_rows
 from .text import tokenise
 
-RECIPE = Recipe(steps=3_000, batch=64, rate=1.5e-3, betas=(0.9, 0.99), warmup=200, average=0.998)
+RECIPE = Recipe(steps=2_600, batch=64, rate=1.5e-3, betas=(0.9, 0.99), warmup=200, average=0.998)
 NO_TEXT = 0.12  # of the captions are empty
 
 

@@ -133,7 +133,7 @@ def write_tokenizer(tokenizer: CLIPTokenizer, places: Places) -> None:
 def report(places: Places) -> dict[str, float]:
     """Whether the encoder's folder loads as stock classes, and words of the same kind are told apart."""
     tokenizer = CLIPTokenizer.from_pretrained(places.base / "tokenizer")
-    encoder = CLIPTextModel.from_pretrained(places.base / "text_encoder")
+    encoder = CLIPTextModel.from_pretrained(places.base / "text_encoder", dtype=torch.float32)
     states = encoder(tokenise(tokenizer, [f"a {word}" for word in WORDS[2:]])).last_hidden_state[:, -1]
     gaps = torch.cdist(states, states) + 1e3 * torch.eye(len(states))
     return {"tokens": len(tokenizer), "smallest_distance_of_words": round(float(gaps.min()), 3)}

@@ -6,11 +6,24 @@ import pytest
 import torch
 import transformers
 
-from ipadapter_core import AdapterSpec, LinearProjection, ResamplerProjection, detect
+from ipadapter_core import (
+    VARIANTS,
+    AdapterSpec,
+    FaceCrop,
+    IdentityProjection,
+    IdentityResamplerProjection,
+    LinearProjection,
+    MLPProjection,
+    ResamplerProjection,
+    detect,
+    lora_of,
+    told,
+)
 
 SD15_LAYERS = tuple(range(1, 32, 2))
 SDXL_LAYERS = tuple(range(1, 140, 2))
 
+# As the nodes and the trainer see each published file.
 SPECS = {
     "base SD1.5 (ViT-H), light": AdapterSpec("base", "pooled", 1024, 768, 4, SD15_LAYERS, LinearProjection()),
     "base SD1.5 vit-G": AdapterSpec("base", "pooled", 1280, 768, 4, SD15_LAYERS, LinearProjection()),
@@ -22,15 +35,62 @@ SPECS = {
     "plus, plus-face, composition SDXL vit-h": AdapterSpec(
         "plus", "penultimate", 1280, 2048, 16, SDXL_LAYERS, ResamplerProjection(1280, 4, 20, 5120)
     ),
-}
+    "full-face SD1.5": AdapterSpec("full-face", "penultimate", 1280, 768, 257, SD15_LAYERS, MLPProjection(1280)),
+    "FaceID SD1.5": AdapterSpec(
+        "FaceID", None, 0, 768, 4, SD15_LAYERS, IdentityProjection(1024), identity="normed", has_lora=True
+    ),
+    "FaceID SDXL": AdapterSpec(
+        "FaceID", None, 0, 2048, 4, SDXL_LAYERS, IdentityProjection(1024), identity="normed", has_lora=True
+    ),
+    "FaceID portrait SD1.5": AdapterSpec(
+        "FaceID portrait", None, 0, 768, 16, SD15_LAYERS, IdentityProjection(1024), identity="normed"
+    ),
+    "FaceID portrait SDXL": AdapterSpec(
+        "FaceID portrait", None, 0, 2048, 16, SDXL_LAYERS, IdentityProjection(1024), identity="normed"
+    ),
+    "FaceID portrait unnorm SDXL": AdapterSpec(
+        "FaceID portrait unnorm", None, 0, 2048, 16, SDXL_LAYERS, ResamplerProjection(1280, 4, 20, 5120), identity="raw"
+    ),
+    "FaceID plus v1 and v2 SD1.5": AdapterSpec(
+        "FaceID plus", "penultimate", 1280, 768, 4, SD15_LAYERS,
+        IdentityResamplerProjection(1024, ResamplerProjection(768, 4, 12, 3072)),
+        identity="normed", face_crop=FaceCrop("aligned", 224), shortcut=True, has_lora=True,
+    ),
+    "FaceID plus v2 SDXL": AdapterSpec(
+        "FaceID plus", "penultimate", 1280, 2048, 4, SDXL_LAYERS,
+        IdentityResamplerProjection(1024, ResamplerProjection(2048, 4, 32, 8192)),
+        identity="normed", face_crop=FaceCrop("aligned", 256), shortcut=True, has_lora=True,
+    ),
+    "Kolors plus": AdapterSpec(
+        "Kolors plus", "penultimate", 1024, 2048, 16, SDXL_LAYERS, ResamplerProjection(2048, 4, 12, 8192),
+        feature_length=577,
+    ),
+    "Kolors FaceID plus": AdapterSpec(
+        "Kolors FaceID plus", "penultimate", 1024, 2048, 6, SDXL_LAYERS,
+        IdentityResamplerProjection(1024, ResamplerProjection(4096, 4, 64, 16384)),
+        token_dim=4096, feature_length=577, identity="raw", face_crop=FaceCrop("box", 336), shortcut=True,
+        zero_features=True,
+    ),
+}  # fmt: skip
+H, BIG_G, L336, NONE = "CLIP ViT-H/14", "CLIP ViT-bigG/14", "CLIP ViT-L/14-336", "no image encoder"
 # For people: base model and encoder of each layout.
 NAMES = {
-    "base SD1.5 (ViT-H), light": ("SD1.5", "CLIP ViT-H/14"),
-    "base SD1.5 vit-G": ("SD1.5", "CLIP ViT-bigG/14"),
-    "base SDXL (bigG)": ("SDXL", "CLIP ViT-bigG/14"),
-    "base SDXL vit-h": ("SDXL", "CLIP ViT-H/14"),
-    "plus, plus-face, composition SD1.5": ("SD1.5", "CLIP ViT-H/14"),
-    "plus, plus-face, composition SDXL vit-h": ("SDXL", "CLIP ViT-H/14"),
+    "base SD1.5 (ViT-H), light": ("SD1.5", H),
+    "base SD1.5 vit-G": ("SD1.5", BIG_G),
+    "base SDXL (bigG)": ("SDXL", BIG_G),
+    "base SDXL vit-h": ("SDXL", H),
+    "plus, plus-face, composition SD1.5": ("SD1.5", H),
+    "plus, plus-face, composition SDXL vit-h": ("SDXL", H),
+    "full-face SD1.5": ("SD1.5", H),
+    "FaceID SD1.5": ("SD1.5", NONE),
+    "FaceID SDXL": ("SDXL", NONE),
+    "FaceID portrait SD1.5": ("SD1.5", NONE),
+    "FaceID portrait SDXL": ("SDXL", NONE),
+    "FaceID portrait unnorm SDXL": ("SDXL", NONE),
+    "FaceID plus v1 and v2 SD1.5": ("SD1.5", H),
+    "FaceID plus v2 SDXL": ("SDXL", H),
+    "Kolors plus": ("Kolors", L336),
+    "Kolors FaceID plus": ("Kolors", L336),
 }
 
 
@@ -62,8 +122,117 @@ def test_odd_base_is_described_in_numbers():
     assert "2048-wide text" in spec.base and f"{len(spec.layers)} cross-attention layers" in spec.base
 
 
+def without_lora(tensors):
+    return {key: value for key, value in tensors.items() if "_lora." not in key}
+
+
+def family(tensors):
+    spec = detect(tensors)
+    print(f"{spec.family} for {spec.base}: {spec.num_tokens} tokens, {spec.identity} identity, {spec.encoder}")
+    return spec.family
+
+
+def test_face_id_against_portrait():
+    """The same keys: four tokens or a LoRA is FaceID, sixteen without a LoRA the portrait."""
+    assert family(published.face_id(768, 4)) == "FaceID"
+    assert family(published.face_id(768, 16)) == "FaceID"
+    assert family(without_lora(published.face_id(768, 4))) == "FaceID"
+    assert family(published.face_id(768, 16, has_lora=False)) == "FaceID portrait"
+    assert family(published.face_id(2048, 16, has_lora=False)) == "FaceID portrait"
+
+
+def test_unnorm_against_plus():
+    """The same keys and the same resampler: only what it reads, 512 or 1280 wide, tells."""
+    assert family(published.plus(2048, 1280, 20)) == "plus"
+    assert family(published.plus(2048, 1280, 20, feature_dim=512)) == "FaceID portrait unnorm"
+
+
+def test_unnorm_against_portrait():
+    unnorm = detect(published.LAYOUTS["FaceID portrait unnorm SDXL"])
+    portrait = detect(published.LAYOUTS["FaceID portrait SDXL"])
+    assert (unnorm.identity, portrait.identity) == ("raw", "normed")
+    assert unnorm.num_tokens == portrait.num_tokens == 16
+
+
+def test_kolors_against_sdxl():
+    """Layers and text are as wide: Kolors' resampler is as wide as the text, and reads ViT-L."""
+    assert detect(published.plus(2048, 2048, 12, feature_dim=1024)).base == "Kolors"
+    assert detect(published.plus(2048, 1280, 20, feature_dim=1024)).base == "SDXL"  # trained on ViT-L
+    assert detect(published.plus(2048, 2048, 32)).base == "SDXL"  # a wide one on ViT-H
+    assert detect(published.face_id_plus(2048)).base == "SDXL"
+    assert detect(published.face_id_plus(2048, 4096, 1024, 6, has_lora=False)).base == "Kolors"
+
+
+def test_full_face_against_face_id():
+    """Both have `proj.0` and `proj.2`: FaceID reads 512 and has its norm outside."""
+    assert family(published.full_face()) == "full-face"
+    assert family(published.face_id()) == "FaceID"
+
+
+def test_face_id_plus_without_its_lora_is_still_one():
+    spec = detect(without_lora(published.face_id_plus(768)))
+    assert (spec.family, spec.has_lora) == ("FaceID plus", False)
+
+
+def test_one_layout_is_one_family_and_only_metadata_or_the_user_tell():
+    spec = detect(published.LAYOUTS["FaceID plus v1 and v2 SD1.5"])
+    assert told(spec, {}).shortcut
+    assert not told(spec, {}, "FaceID plus v1").shortcut
+    assert told(spec, {}, "FaceID plus v2").shortcut
+    assert not told(spec, {"shortcut": "false"}).shortcut
+    with pytest.raises(ValueError, match="metadata contradict"):
+        told(spec, {"shortcut": "false"}, "FaceID plus v2")
+    with pytest.raises(ValueError, match="expected true or false"):
+        told(spec, {"shortcut": "perhaps"})
+    with pytest.raises(ValueError, match="unknown variant"):
+        told(spec, {}, "v9")
+    full = detect(published.full_face())
+    assert not told(full, {}).zero_features
+    assert told(full, {}, "full-face, zero features").zero_features
+    for variant in VARIANTS[1:]:
+        with pytest.raises(ValueError, match="choose auto"):
+            told(detect(published.base(768, 1024)), {}, variant)
+
+
+def test_identical_layouts_are_one_family():
+    assert detect(published.base(768, 1024)) == detect(published.LAYOUTS["base SD1.5 (ViT-H), light"])
+    names = ("plus, plus-face, composition SD1.5", "plus, plus-face, composition SDXL vit-h")
+    assert {detect(published.LAYOUTS[name]).family for name in names} == {"plus"}
+
+
+@pytest.mark.parametrize(("context", "layers"), [(768, 32), (2048, 140)], ids=["SD1.5", "SDXL"])
+def test_lora_of_every_attention_layer(context, layers):
+    found = lora_of(published.face_id(context))
+    assert set(found) == {(index, name) for index in range(layers) for name in ("to_q", "to_k", "to_v", "to_out")}
+    up, down = found[1, "to_k"]
+    assert up.shape[1] == down.shape[0] == 128 and down.shape[1] == context
+    assert lora_of(published.base(768, 1024)) == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("ip_adapter.3.to_q_lora.up.weight", None, "lacks a half"),
+        ("ip_adapter.3.to_q_lora.up.weight", (320, 64), "do not fit each other"),
+        ("ip_adapter.3.to_q_lora.up.weight", (320,), "do not fit each other"),
+    ],
+)
+def test_broken_lora(key, value, words):
+    tensors = published.face_id()
+    if value is None:
+        del tensors[key]
+    else:
+        tensors |= shapes_of(key, value)
+    with pytest.raises(ValueError, match=words):
+        lora_of(tensors)
+
+
 def shapes(*keys: str) -> dict[str, torch.Tensor]:
     return {key: torch.empty(4, 4, device="meta") for key in keys}
+
+
+def shapes_of(key: str, shape: tuple[int, ...]) -> dict[str, torch.Tensor]:
+    return {key: torch.empty(shape, device="meta")}
 
 
 def meta(build) -> dict[str, torch.Tensor]:
@@ -130,19 +299,11 @@ STRANGERS = {
     "nothing": ({}, "found the keys none"),
     "image_proj alone": (
         {key: value for key, value in published.base(768, 1024).items() if key.startswith("image_proj.")},
-        "expected image_proj.* and ip_adapter.*",
+        "or a simple adapter that was trained with appended attention",
     ),
 }
 # Adapters of families that this version does not run.
 OTHER_FAMILIES = {
-    "FaceID": (published.face_id(), "a FaceID adapter"),
-    "FaceID portrait": (published.face_id(16, has_lora=False), "a FaceID portrait adapter"),
-    "FaceID portrait unnorm SDXL": (published.plus(2048, 1280, 20, feature_dim=512), "a FaceID portrait adapter"),
-    "FaceID plus": (
-        published.face_id(has_lora=False) | shapes("image_proj.perceiver_resampler.proj_in.weight"),
-        "a FaceID adapter",
-    ),
-    "full-face": (published.full_face(), "a full-face adapter"),
     "FLUX, InstantX": (
         published.adapter(torch.nn.Sequential(torch.nn.Linear(1152, 2304)), 4096, dict.fromkeys(range(57), 3072)),
         "a FLUX or SD3.5 adapter",
@@ -158,6 +319,14 @@ OTHER_FAMILIES = {
     "an unknown projection": (
         published.adapter(torch.nn.ModuleDict({"mixer": torch.nn.Linear(4, 4)}), 768),
         "of an unknown kind (found mixer.bias, mixer.weight)",
+    ),
+    "matrices that are none": (
+        published.base(768, 1024) | shapes_of("image_proj.proj.weight", ()),
+        "shapes that no adapter has",
+    ),
+    "a width of nothing": (
+        published.face_id() | shapes_of("image_proj.norm.weight", (0,)),
+        "shapes that no adapter has",
     ),
 }
 

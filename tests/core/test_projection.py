@@ -5,19 +5,24 @@ import oracles
 import published
 import pytest
 import torch
-from diffusers.loaders.unet import UNet2DConditionLoadersMixin
 from torch import Tensor
 
-from ipadapter_core import AdapterSpec, build_adapter, detect
+from ipadapter_core import AdapterSpec, IPAdapter, build_adapter, detect, told
 from ipadapter_core.projection import build_projection
 
 LIMIT = 1e-5
 
 
-def features(spec: AdapterSpec, kind: str) -> Tensor:
-    """Two pictures' features of the width that the adapter reads."""
-    shape = (2, spec.feature_dim) if spec.feature == "pooled" else (2, 257, spec.feature_dim)
-    return torch.zeros(shape) if kind == "zero" else torch.randn(shape, generator=torch.Generator().manual_seed(1))
+def inputs(spec: AdapterSpec, kind: str) -> tuple[Tensor | None, Tensor | None]:
+    """Two pictures' features and identities, as the adapter reads them."""
+    generator = torch.Generator().manual_seed(1)
+    states = spec.feature_length or 257
+    shape = (2, spec.feature_dim) if spec.feature == "pooled" else (2, states, spec.feature_dim)
+    features = None if spec.feature is None else torch.randn(shape, generator=generator)
+    identities = None if spec.identity is None else torch.randn(2, 512, generator=generator)
+    if spec.identity == "normed":
+        identities = identities / identities.norm(dim=-1, keepdim=True)
+    return tuple(x if x is None or kind == "random" else torch.zeros_like(x) for x in (features, identities))
 
 
 @torch.no_grad()
@@ -26,18 +31,34 @@ def test_image_tokens(name):
     spec = detect(published.LAYOUTS[name])
     shapes = {key: value for key, value in published.LAYOUTS[name].items() if key.startswith("image_proj.")}
     tensors = published.filled(shapes)
-    weights = oracles.group(tensors, "image_proj")
     ours = build_projection(spec, device="meta")
-    ours.load_state_dict(weights, assign=True)
-    package = oracles.package_projection(tensors)
-    loader = UNet2DConditionLoadersMixin()
-    diffusers = loader._convert_ip_adapter_image_proj_to_diffusers(weights, low_cpu_mem_usage=False)
+    ours.load_state_dict(oracles.group(tensors, "image_proj"), assign=True)
+    adapter = IPAdapter(spec, dict.fromkeys(spec.layers, 1), device="meta")
+    adapter.image_proj = ours
+    theirs = {"the package": oracles.package_tokens, "diffusers": oracles.diffusers_tokens}
     for kind in ("random", "zero"):
-        given = features(spec, kind)
-        tokens = ours(given)
-        assert tokens.shape == (2, spec.num_tokens, spec.context_dim)
-        figures.show(f"{name}, {kind} features, the package", tokens, package(given), LIMIT)
-        figures.show(f"{name}, {kind} features, diffusers", tokens, diffusers(given), LIMIT)
+        given = inputs(spec, kind)
+        tokens = adapter.image_tokens(*given)
+        assert tokens.shape == (2, spec.num_tokens, spec.projected_dim)
+        for oracle, reference in theirs.items():
+            if (expected := reference(tensors, *given)) is not None:
+                figures.show(f"{name}, {kind} features, {oracle}", tokens, expected, LIMIT)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("scale", [0.0, 0.4, 1.0, 2.5])
+def test_shortcut_of_face_id_plus(scale):
+    """v2 adds `scale` of what it reads of the picture; v1 has nothing but that."""
+    name = "FaceID plus v1 and v2 SD1.5"
+    shapes = {key: value for key, value in published.LAYOUTS[name].items() if key.startswith("image_proj.")}
+    tensors = published.filled(shapes)
+    for variant in ("FaceID plus v1", "FaceID plus v2"):
+        spec = told(detect(published.LAYOUTS[name]), {}, variant)
+        ours = build_projection(spec, device="meta")
+        ours.load_state_dict(oracles.group(tensors, "image_proj"), assign=True)
+        given = inputs(spec, "random")
+        expected = oracles.diffusers_tokens(tensors, *given, shortcut=spec.shortcut, scale=scale)
+        figures.show(f"{variant}, scale {scale}, diffusers", ours(*given, scale), expected, LIMIT)
 
 
 @torch.no_grad()

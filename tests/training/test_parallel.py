@@ -49,6 +49,7 @@ def state_bytes(output: str) -> list[int]:
         ("ddp", {"processes": 2, "batch_size": 2, "parallel": "ddp"}),
         ("zero2", {"processes": 2, "batch_size": 1, "accumulation": 2, "parallel": "zero2"}),
         ("zero3", {"processes": 2, "batch_size": 2, "parallel": "zero3"}),
+        ("zero2, offloaded", {"processes": 2, "batch_size": 2, "parallel": "zero2", "offload_optimiser": True}),
     ],
 )
 def test_losses_equal_one_process(
@@ -66,6 +67,19 @@ def test_losses_equal_one_process(
     assert largest <= TOLERANCE
     is_parted = name.startswith("zero")
     assert all(abs(size - whole / 2) <= 64 if is_parted else size == whole for size in sizes)
+
+
+def test_accelerate_launch_does_the_same(alone: tuple[Path, Config, dict[int, float], int]) -> None:
+    folder, config, wanted, _ = alone
+    run = dataclasses.replace(config.run, folder=str(folder / "launched"), processes=2, batch_size=2, parallel="ddp")
+    path = runs.write_config(dataclasses.replace(config, run=run), folder / "launched.toml")
+    launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1")
+    output = runs.run("train", path, program=(*launcher, "--mixed_precision", "no", "-m", "trainer"))
+    found = runs.losses(folder / "launched")
+    largest = max(abs(found[step] - wanted[step]) / wanted[step] for step in wanted)
+    print(f"\naccelerate launch: largest relative difference of a loss {largest:.2e}")
+    assert "done: 6 steps" in output
+    assert largest <= TOLERANCE
 
 
 def test_one_process_runs_where_deepspeed_is_not_installed(tmp_path: Path) -> None:

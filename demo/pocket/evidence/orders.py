@@ -1,0 +1,86 @@
+"""What pictures are asked for: plain values, so that a set of pictures has a name and is made once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..data import Pictures, references
+from ..drawing import Chance, chance, silhouettes
+from ..sampling import STEPS
+from ..scenes import COLOUR, COUNTS, DEVELOP, PATTERN, SHAPE, SHAPES, SIZE
+
+MOST = 512  # references of a world
+GUIDANCE, PAPER_GUIDANCE = 4.0, 7.5  # what suits pocket; the paper's
+WEIGHT = 0.7  # for text and picture together
+GLOBAL, FINE, SIMPLE = "pocket", "pocket_plus", "pocket_simple"  # the adapters, by the names of their files
+DOWN_8, DOWN_4, MIDDLE, UP_4, UP_8 = GROUPS = (
+    "down, 8 x 8",
+    "down, 4 x 4",
+    "middle, 4 x 4",
+    "up, 4 x 4",
+    "up, 8 x 8",
+)
+
+
+@dataclass(frozen=True)
+class Order:
+    """A set of pictures, one for each of the first `count` references of a world.
+
+    adapter: the name of its file; "" = none. names_shape: the text names another shape than the reference's; else it is
+    empty. groups: the layers that get the picture, of GROUPS. is_sticker: on the other look of the base.
+    has_silhouette: a ControlNet gives another shape. has_halves: the reference in the left half, its partner in the
+    right one. seed: of the first picture's noise. world: the seed of the references.
+    """
+
+    count: int
+    adapter: str = ""
+    guidance: float = GUIDANCE
+    weight: float = 1.0
+    names_shape: bool = False
+    groups: tuple[str, ...] = GROUPS
+    is_sticker: bool = False
+    has_silhouette: bool = False
+    has_halves: bool = False
+    seed: int = 0
+    steps: int = STEPS
+    world: int = DEVELOP
+
+
+@dataclass(frozen=True)
+class World:
+    """References of combinations held out of training, and what goes with each.
+
+    named [N]: another shape. partner [N]: the number of a reference with another colour and pattern, in any case
+    another one. outlines [N, 5] and given: the scenes of the silhouettes, of the named shape and any size.
+    """
+
+    references: Pictures
+    named: Tensor
+    partner: Tensor
+    outlines: Tensor
+    given: Chance
+
+    def text(self, number: int) -> str:
+        return f"a {SHAPES[int(self.named[number])]}"
+
+    def silhouettes(self, rows: Tensor) -> Tensor:
+        """White on black, [B, 3, 64, 64]."""
+        return silhouettes(self.outlines[rows], self.given.of(rows))
+
+
+def build_world(seed: int, count: int = MOST) -> World:
+    """The same for the same seed and count."""
+    found, generator = references(count, seed), torch.Generator().manual_seed(seed + 1_000_000)
+    scenes = found.scenes
+    others = torch.randint(1, COUNTS[SHAPE], (count,), generator=generator)
+    named = (scenes[:, SHAPE] + others) % COUNTS[SHAPE]
+    outlines = scenes.clone()
+    outlines[:, SHAPE] = named
+    outlines[:, SIZE] = torch.randint(COUNTS[SIZE], (count,), generator=generator)
+    differ = [scenes[:, one][:, None] != scenes[:, one][None] for one in (COLOUR, PATTERN)]
+    chances = (differ[0] & differ[1]).float() + 1e-6 * (1 - torch.eye(count))
+    partner = torch.multinomial(chances, 1, generator=generator)[:, 0]
+    return World(found, named, partner, outlines, chance(count, generator))
