@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import lzma
 import os
 import pickle
@@ -20,7 +21,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from .pickled import RefusedError, check_claims
+from .pickled import ExcessError, RefusedError, check_claims, room_for_names
 
 # Other names for the two groups, seen in published files.
 ALIASES = {"image_proj_model": "image_proj", "adapter_modules": "ip_adapter"}
@@ -70,8 +71,7 @@ def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
     """
     path = Path(path)
     _check_place(path)
-    with path.open("rb") as file:
-        head = file.read(64)
+    head = _head(path)
     if not head:
         raise ValueError(f"{path.name} is empty: download it again")
     if _is_safetensors(head):
@@ -96,6 +96,16 @@ def _check_place(path: Path) -> None:
         raise ValueError(f"{path.name} is {kind}, not a file of weights: choose a file")
 
 
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(64)
+    except OSError as error:
+        raise ValueError(
+            f"{path.name} cannot be read ({error.strerror}): check the disk and its permissions"
+        ) from error
+
+
 def _is_safetensors(head: bytes) -> bool:
     """Safetensors begin with the length of a JSON header, so their first bytes may be any, a pickle's or "<" too."""
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < MAX_HEADER
@@ -108,13 +118,35 @@ def _canonical(key: str) -> str:
 
 def _read_safetensors(path: Path) -> WeightsFile:
     try:
+        _check_header(path)
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
         return WeightsFile(load_file(path), metadata)
-    except safetensors.SafetensorError as error:
+    except RefusedError as error:
+        raise ValueError(f"{path.name} {error}") from error
+    except (safetensors.SafetensorError, *DAMAGED) as error:
         raise ValueError(
             f"{path.name} is truncated or damaged, or no weights at all ({error}): download it again"
         ) from error
+
+
+def _check_header(path: Path) -> None:
+    """Hold a header to the file's size, and every name to one place: the reader would take the last one."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 + length:
+            raise ValueError(f"its header would be {length:,} bytes")
+        if length > room_for_names(size):
+            raise ExcessError(f"has {length:,} bytes of names in {size:,}")
+        json.loads(file.read(length), object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name comes twice in its header")
+    return found
 
 
 def _read_pickle(path: Path) -> WeightsFile:

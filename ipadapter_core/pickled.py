@@ -101,7 +101,7 @@ def check_claims(path: Path) -> None:
 
 def _zipped(file: BinaryIO, size: int) -> Iterable[Storage]:
     """The storages of a zip: one pickle with the names, one entry for each storage."""
-    room = _room_for_names(size)
+    room = room_for_names(size)
     if _bytes_of_entries(file) > room:
         raise ExcessError(f"has too many entries for its {size:,} bytes")
     with zipfile.ZipFile(file) as archive:
@@ -143,7 +143,8 @@ def _bytes_of_entries(file: BinaryIO) -> int:
     return int(struct.unpack_from("<Q", tail, last - 36)[0])
 
 
-def _room_for_names(size: int) -> int:
+def room_for_names(size: int) -> int:
+    """Bytes that the names and shapes in a file of `size` bytes may take."""
     return MAX_NAMES + size // NAMES_SHARE
 
 
@@ -175,7 +176,7 @@ class _Reader:
     def one_pickle(self) -> _Claims:
         """Read the next pickle with stand-ins for everything in it."""
         start = self.tell()
-        room = _room_for_names(self.size)
+        room = room_for_names(self.size)
         for number, (operation, argument, position) in enumerate(pickletools.genops(self)):
             if operation.name not in OPERATIONS:
                 raise pickle.UnpicklingError(f"a pickle with {operation.name} in it")
@@ -196,6 +197,7 @@ class _Claims(pickle.Unpickler):
     def __init__(self, file: BinaryIO, size: int) -> None:
         super().__init__(file, encoding="latin1")
         self.storages: dict[str, Storage] = {}
+        self.size = size
         self.room = GROWTH * size
 
     def find_class(self, module: str, name: str) -> Any:
@@ -241,6 +243,8 @@ class _Claims(pickle.Unpickler):
         reach = offset + 1 + sum((n - 1) * stride for n, stride in zip(shape, strides)) if count else 0
         claimed = bytes_each * max(reach, count)
         self.room -= bytes_each * count
-        if claimed > storage.num_bytes or self.room < 0:
+        if self.room < 0:
+            raise ExcessError(f"claims more weights than fit into its {self.size:,} bytes")
+        if claimed > storage.num_bytes:
             raise ExcessError(f"claims {claimed:,} bytes of weights where it holds {storage.num_bytes:,}")
         return Weights(bytes_each * count)

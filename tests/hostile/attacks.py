@@ -58,7 +58,7 @@ def attack(path: Path) -> dict[str, bytes]:
         "STACK_GLOBAL": text("os") + text("mkdir") + b"\x93(" + where + b"tR",
         "STACK_GLOBAL of a dotted name": text("os") + text("path.os.mkdir") + b"\x93(" + where + b"tR",
         "INST": b"(" + where + b"ios\nmkdir\n",
-        "OBJ": b"(" + b"csubprocess\nPopen\n" + listed + b"o",
+        "OBJ": b"(csubprocess\nPopen\n" + listed + b"o",
         "NEWOBJ and BUILD": partial + b"(" + mkdir + b"t\x81" + state + b"b)R",
         "NEWOBJ_EX": partial + b"(" + mkdir + where + b"t}\x92)R",
         "EXT1": b"\x82" + bytes([EXTENSION]) + b"(" + where + b"tR",

@@ -34,7 +34,8 @@ def _cut() -> Iterator[Case]:
         for place in sorted(set(places)):
             yield of(f"{layout} cut at {place}", "cut", data[:place])
         yield of(f"{layout} without its first byte", "cut", data[1:])
-        yield of(f"{layout} with zeros from its first quarter", "cut", data[: length // 4].ljust(length, b"\0"))
+        if layout != "safetensors":  # where zeros are weights like others
+            yield of(f"{layout} with zeros from its first quarter", "cut", data[: length // 4].ljust(length, b"\0"))
     yield of("empty", "cut", b"")
     yield of("safetensors with more at its end", "cut", good.safetensors() + b"more")
     yield of("zeros", "cut", bytes(5000))
@@ -59,6 +60,7 @@ def _headers() -> Iterator[Case]:
         "a tensor that is a list": b'{"image_proj.proj.weight":[1,2,3]}',
         "a tensor without a shape": b'{"image_proj.proj.weight":{"dtype":"F32","data_offsets":[0,4]}}',
         "200,000 empty tensors": _many_empty(200_000),
+        "10,000 empty tensors": _many_empty(10_000),
         "one name of 3 MB": json.dumps({"x" * 3_000_000: _entry()}).encode(),
         "metadata of 9 MB": json.dumps({"__metadata__": {"note": "x" * 9_000_000}}).encode(),
     }.items():
@@ -139,7 +141,6 @@ def _mixed() -> dict[str, dict[str, tuple[int, ...] | None]]:
         "K' and V' of two widths": {v3: (16, 32)},
         "layers of a transformer": {k3: None, v3: None, "ip_adapter.0.to_k_ip.weight": (8, 32)},
         "a layer of a huge number": {"ip_adapter.99999999999999999999.to_k_ip.weight": (8, 32)},
-        "a layer without a number": {k3: None, v3: None, "ip_adapter.one.to_k_ip.weight": (8, 32)},
         "no layers": dict.fromkeys(key for key in good.weights() if key.startswith("ip_adapter.")),
         "no projection": dict.fromkeys(key for key in good.weights() if key.startswith("image_proj.")),
         "FLUX's projection": {proj: None, "ip_adapter_proj_model.proj.weight": (128, 16)},

@@ -38,7 +38,7 @@ def cases() -> Iterator[Case]:
         "an entry that nobody reads": archive(entries() | {"readme": zeros}, DEFLATED),
         "by bzip2": archive(entries() | {"readme": zeros}, zipfile.ZIP_BZIP2),
         "by lzma": archive(entries() | {"readme": zeros}, zipfile.ZIP_LZMA),
-        "version of 60 MB": archive({"version": zeros} | entries(), DEFLATED),
+        "version of 60 MB": archive(entries() | {"version": zeros}, DEFLATED),
         "byteorder of 60 MB": archive(entries() | {"byteorder": zeros}, DEFLATED),
         "one zip in another": archive({"data/0": archive({"data/0": zeros}, DEFLATED), "data.pkl": b"\x80\x02}."}),
         "entries that overlap": overlapping(),
@@ -86,7 +86,8 @@ def overlapping() -> bytes:
 def tables() -> dict[str, bytes]:
     """The good zip with one thing in its tables changed."""
     good_zip = archive(entries())
-    entry, end = good_zip.index(b"PK\x01\x02"), good_zip.rindex(b"PK\x05\x06")
+    end = good_zip.rindex(b"PK\x05\x06")
+    entry = good_zip.rindex(b"archive/data.pkl", 0, end) - 46
     changes = {
         "another version": (entry + 6, "<H", 99),
         "an encrypted entry": (entry + 8, "<H", 1),
@@ -101,7 +102,6 @@ def tables() -> dict[str, bytes]:
         "a table of 4 GB": (end + 12, "<I", 2**32 - 1),
         "a table of no bytes": (end + 12, "<I", 0),
         "a table elsewhere": (end + 16, "<I", 2**31),
-        "a comment of 65,535": (end + 20, "<H", 65535),
     }
     changed = {}
     for name, (place, kind, value) in changes.items():
