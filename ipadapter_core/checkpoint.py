@@ -59,7 +59,7 @@ def _is_finite(value: Tensor) -> bool:
     """In parts, so that a check takes no memory of the file's own size."""
     if not (value.is_floating_point() or value.is_complex()):
         return True
-    parts = value.reshape(-1).split(FINITE_PART)
+    parts = torch.split(value.reshape(-1), FINITE_PART)
     return all(bool(torch.isfinite(part if part.is_complex() else part.float()).all()) for part in parts)
 
 

@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 ZIP = b"PK\x03\x04"
 LAST_RECORDS = (1 << 16) + 98  # bytes at a zip's end: a comment, and the records that say where its table is
@@ -107,8 +107,9 @@ def _zipped(file: BinaryIO, size: int) -> Iterable[Storage]:
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         unpacked = sum(entry.file_size for entry in entries)
-        if unpacked > GROWTH * size:
-            raise ExcessError(f"unpacks to {unpacked:,} bytes from {size:,}")
+        packed = sum(entry.compress_size for entry in entries)
+        if unpacked > GROWTH * size or packed > size:
+            raise ExcessError(f"unpacks to {unpacked:,} bytes from {packed:,}, in {size:,} bytes of file")
         sizes = {entry.filename.casefold(): entry.file_size for entry in entries}  # torch's reader ignores case
         pickles = [entry for entry in entries if entry.filename.casefold().endswith("/data.pkl")]
         if not pickles:
@@ -177,10 +178,10 @@ class _Reader:
         """Read the next pickle with stand-ins for everything in it."""
         start = self.tell()
         room = room_for_names(self.size)
-        for number, (operation, argument, position) in enumerate(pickletools.genops(self)):
+        for number, (operation, argument, position) in enumerate(pickletools.genops(cast(BinaryIO, self))):
             if operation.name not in OPERATIONS:
                 raise pickle.UnpicklingError(f"a pickle with {operation.name} in it")
-            if operation.name == "LONG_BINPUT" and argument > number:  # Python makes room for as many
+            if operation.name == "LONG_BINPUT" and int(argument or 0) > number:  # Python makes room for as many
                 raise ExcessError(f"claims {argument:,} objects after {number}")
             if number > MAX_OPERATIONS + self.size // OPERATION_BYTES or (position or start) - start > room:
                 raise ExcessError(f"has too many names for its {self.size:,} bytes")

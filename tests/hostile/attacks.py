@@ -25,7 +25,7 @@ def called(function: str, *arguments: bytes) -> bytes:
 
 
 def attack(path: Path) -> dict[str, bytes]:
-    """Protocol 2 pickles, less PROTO and STOP, by name; each makes the folder `path` when it is read without care."""
+    """Protocol 2 pickles, less PROTO and STOP, by name; each makes `path` when it is read without care."""
     where, python = text(str(path)), text(f"__import__('os').mkdir({str(path)!r})")
     shell, plain = text(f"mkdir '{path}'"), str(path).encode()
     mkdir = b"cos\nmkdir\n"
@@ -46,7 +46,7 @@ def attack(path: Path) -> dict[str, bytes]:
         "GLOBAL subprocess.call": called("subprocess call", listed),
         "GLOBAL subprocess.check_output": called("subprocess check_output", listed),
         "GLOBAL shutil.copytree": called("shutil copytree", text("/proc/self/task/../net/stat"), where),
-        "GLOBAL pathlib.Path": called("pathlib Path.mkdir", folder),
+        "GLOBAL of a dotted name": called("pathlib Path.mkdir", folder),
         "GLOBAL os.makedirs": called("os makedirs", where),
         "GLOBAL runpy": called("runpy _run_code", called("builtins compile", python, text("a"), text("eval")), b"}"),
         "GLOBAL timeit": called("timeit timeit", python),
@@ -58,7 +58,7 @@ def attack(path: Path) -> dict[str, bytes]:
         "STACK_GLOBAL": text("os") + text("mkdir") + b"\x93(" + where + b"tR",
         "STACK_GLOBAL of a dotted name": text("os") + text("path.os.mkdir") + b"\x93(" + where + b"tR",
         "INST": b"(" + where + b"ios\nmkdir\n",
-        "OBJ": b"(csubprocess\nPopen\n" + listed + b"o",
+        "OBJ": b"(c_io\nFileIO\n" + where + text("w") + b"o",
         "NEWOBJ and BUILD": partial + b"(" + mkdir + b"t\x81" + state + b"b)R",
         "NEWOBJ_EX": partial + b"(" + mkdir + where + b"t}\x92)R",
         "EXT1": b"\x82" + bytes([EXTENSION]) + b"(" + where + b"tR",
@@ -90,8 +90,8 @@ CONTAINERS: dict[str, Callable[[bytes], bytes]] = {
 
 
 def pickled(name: str, mark: Path) -> bytes:
-    """The attack as a whole pickle."""
-    return b"\x80\x02" + attack(mark)[name] + b"."
+    """The attack as a whole pickle; dotted names are for protocol 4."""
+    return (b"\x80\x04" if "dotted" in name else b"\x80\x02") + attack(mark)[name] + b"."
 
 
 def cases() -> Iterator[Case]:

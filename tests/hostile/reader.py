@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ipadapter_core import build_adapter, read_adapter
+from ipadapter_core import build_adapter, describe, detect, extra_keys, lora_of, read_adapter, told
 
 from .attacks import EXTENSION
 
@@ -36,12 +36,21 @@ def memory(name: str) -> int:
     return int(line.split()[1]) * 1024
 
 
+def load(path: str | Path) -> None:
+    file = read_adapter(path)
+    spec = told(detect(file.tensors), file.metadata)
+    build_adapter(file.tensors, spec=spec)
+    lora_of(file.tensors)
+    extra_keys(file.tensors, spec)
+    describe(spec, file.metadata)
+
+
 def read(path: Path) -> dict[str, Any]:
     acts.clear()
     Path("/proc/self/clear_refs").write_text("5")
     before, reserved, start = memory("VmRSS"), memory("VmPeak"), time.perf_counter()
     try:
-        build_adapter(read_adapter(path).tensors)
+        load(path)
         outcome, sentence = "read", ""
     except BaseException as error:  # noqa: BLE001  (what it is, is what is told)
         outcome, sentence = type(error).__name__, str(error)
@@ -55,7 +64,7 @@ def read(path: Path) -> dict[str, Any]:
 def main() -> None:
     copyreg.add_extension("posix", "mkdir", EXTENSION)
     for _ in range(2):  # what is read first imports and makes what stays
-        build_adapter(read_adapter(sys.argv[1]).tensors)
+        load(sys.argv[1])
     sys.addaudithook(lambda event, _: acts.append(event) if event.startswith(ACTS) else None)
     for line in sys.stdin:
         print(json.dumps(read(Path(line.rstrip("\n")))), flush=True)
