@@ -64,7 +64,7 @@ def detector(path: Path, seed: int = 0, in_the_middle: bool = False, has_landmar
         is_last = stride == STRIDES[-1]
         for part, (width, centre) in enumerate(((1, (0.0,)), (4, BOX), (10, LANDMARKS))[: 2 + has_landmarks]):
             scale, bias = (
-                (2.0, [-4.0] * ANCHORS) if part == 0 else (0.05, [x * (1 + is_last) / 2 for x in centre] * ANCHORS)
+                (8.0, [-4.0] * ANCHORS) if part == 0 else (0.05, [x * (1 + is_last) / 2 for x in centre] * ANCHORS)
             )
             values = graph.convolution("input.1", 3, width * ANCHORS, stride, scale, bias)
             rows = graph.add("Transpose", values, perm=[0, 2, 3, 1])

@@ -5,10 +5,14 @@ from comfy_api.latest import ComfyExtension, io
 from . import folders
 from .adapters import LoadAdapter
 from .apply import ApplyAdapter, ImagePromptNode
+from .combine import CombineImagePrompts
+from .encode_faces import EncodeFaces
 from .encoders import LoadEncoder
 from .image_prompt import EncodeImagePrompt
+from .saved_prompt import LoadImagePrompt, SaveImagePrompt
 
 NODES: list[type[io.ComfyNode]] = [LoadAdapter, LoadEncoder, EncodeImagePrompt, ApplyAdapter, ImagePromptNode]
+NODES += [EncodeFaces, CombineImagePrompts, SaveImagePrompt, LoadImagePrompt]
 
 
 class ImagePromptExtension(ComfyExtension):

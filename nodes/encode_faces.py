@@ -16,7 +16,7 @@ from . import folders
 from .adapters import CATEGORY
 from .combine import CombinedPrompt
 from .face_prompt import FacePrompt
-from .faces import CHOICES, Face, FaceModel, chosen, face_models
+from .faces import CHOICES, Face, FaceModel, chosen, face_models, model_folder
 from .image_prompt import PromptType
 
 ALIGNED, BOX = FaceCrop("aligned", 256), FaceCrop("box", 336)  # what is shown
@@ -107,7 +107,7 @@ class EncodeFaces(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, face_model: str, identities: Any = None, **_: Any) -> Any:
-        return None if identities is not None else folders.fingerprint(folders.face_model_folder(face_model))
+        return None if identities is not None else folders.fingerprint(model_folder(face_model))
 
     @classmethod
     def execute(

@@ -47,7 +47,7 @@ class Face:
     def cut(self, crop: FaceCrop) -> Tensor:
         """The picture of the face: [size, size, 3] of 0..1. Outside of the picture it is black, as in the training."""
         pixels = self._aligned(crop.size) if crop.kind == "aligned" else self._box(crop.size)
-        return torch.from_numpy(np.ascontiguousarray(pixels)).float() / 255
+        return torch.from_numpy(np.array(pixels)).float() / 255
 
     def _aligned(self, size: int) -> np.ndarray:
         """Turned, scaled and moved so that the landmarks lie as ArcFace expects them."""
@@ -73,7 +73,7 @@ class FaceModel:
         model_zoo, errors = _insightface()
         self.name = name
         found: dict[str, Any] = {}
-        folder = folders.face_model_folder(name)
+        folder = model_folder(name)
         # By content; the usual names only come first, because the other files (landmarks, age) take long to open.
         first = {file for files in PUBLISHED.values() for file in files}
         for path in sorted(folder.glob("*.onnx"), key=lambda path: (path.name not in first, path.name)):
@@ -132,7 +132,8 @@ def _insightface() -> tuple[Any, tuple[type[Exception], ...]]:
         raise ValueError(
             f"finding faces needs insightface ({error}): {INSTALL} in ComfyUI's environment, or connect identities"
         ) from error
-    return model_zoo, (state.InvalidProtobuf, state.InvalidGraph, state.Fail, state.RuntimeException, AssertionError)
+    kinds = [kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    return model_zoo, (*kinds, AssertionError)
 
 
 CHOICES = ("largest", "leftmost", "index", "all")
@@ -168,6 +169,7 @@ def face_models() -> list[str]:
     return [*PUBLISHED, *(name for name in folders.face_model_names() if name not in PUBLISHED)]
 
 
-def model_files(name: str) -> list[Path]:
-    """The files of a face model. Raises ValueError that names the folder and the files that belong there."""
-    return sorted(folders.face_model_folder(name).glob("*.onnx"))
+def model_folder(name: str) -> Path:
+    """The folder of a face model. Raises ValueError that names the folder and the files that belong there."""
+    files = " and ".join(PUBLISHED.get(name, ("its .onnx files",)))
+    return folders.face_model_folder(name, files)

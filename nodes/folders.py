@@ -50,8 +50,8 @@ def face_model_names() -> list[str]:
     return sorted(names)
 
 
-def face_model_folder(name: str) -> Path:
-    """The folder of a face model. Raises ValueError that names where it was looked for."""
+def face_model_folder(name: str, files: str) -> Path:
+    """The folder of a face model. Raises ValueError that names where it was looked for, and the `files` for there."""
     roots = folder_paths.get_folder_paths(FACES)
     if Path(name).name == name:  # a name from a graph must not lead out of the folders
         for root in roots:
@@ -60,7 +60,7 @@ def face_model_folder(name: str) -> Path:
                 if any(folder.glob("*.onnx")):
                     return folder
     places = " or ".join(str(Path(root, "models", name)) for root in roots)
-    raise ValueError(f"the face model {name} was not found: put its .onnx files into {places}")
+    raise ValueError(f"the face model {name} was not found: put {files} into {places}")
 
 
 def path_of(kind: str, name: str) -> Path:

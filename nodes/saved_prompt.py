@@ -95,7 +95,7 @@ def tensors_for(prompt: Prompt, spec: AdapterSpec) -> dict[str, Tensor]:
     return {key: value.float().cpu().contiguous() for key, value in tensors.items()}
 
 
-def metadata_for(prompt: Any, spec: AdapterSpec) -> dict[str, str]:
+def metadata_for(prompt: Prompt, spec: AdapterSpec) -> dict[str, str]:
     """What the file says of itself."""
     crop = "" if spec.face_crop is None else f"{spec.face_crop.kind} {spec.face_crop.size}"
     said = {
@@ -110,7 +110,7 @@ def metadata_for(prompt: Any, spec: AdapterSpec) -> dict[str, str]:
     return {key: value for key, value in said.items() if value}
 
 
-def save_prompt(prompt: Any, adapter: Adapter, name: str) -> Path:
+def save_prompt(prompt: Prompt, adapter: Adapter, name: str) -> Path:
     """Write what this adapter reads of the image prompt into models/image_prompts; no file is written over.
 
     Raises ValueError when the image prompt does not fit the adapter, or the name leads out of the folder.
