@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import lzma
 import os
@@ -25,6 +26,7 @@ from .pickled import ExcessError, RefusedError, check_claims, room_for_names
 
 # Other names for the two groups, seen in published files.
 ALIASES = {"image_proj_model": "image_proj", "adapter_modules": "ip_adapter"}
+SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 FINITE_PART = 1 << 20  # values
 MAX_HEADER = 100_000_000  # bytes, the limit of the safetensors format
 # What readers of pickles and zips raise on a damaged file, found by cutting files and changing bytes.
@@ -179,15 +181,30 @@ def _flatten(content: Any, path: Path) -> dict[str, Tensor]:
     return flat
 
 
-def write_adapter(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write an adapter as safetensors in the published layout, atomically.
+def find_adapter(path: Path) -> Path:
+    """The path itself, or the only adapter in a folder, as diffusers keeps them; the encoder lies in one of its own.
 
-    The old file stays until the new one is whole.
+    Raises ValueError when there is none, or more than one.
+    """
+    if not path.is_dir():
+        return path
+    found = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and not file.name.startswith("."))
+    if len(found) != 1:
+        names = ", ".join(file.name for file in found[:5]) or "none"
+        raise ValueError(f"{path} should hold one adapter, found {len(found)} ({names}): name the file")
+    return found[0]
+
+
+def write_adapter(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write an adapter in the published layout, atomically: safetensors, or a pickle where the name ends with .bin.
+
+    A pickle has no metadata. The old file stays until the new one is whole.
     Raises OSError when the folder cannot be written or is full; the old file is then untouched.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    data = save({key: value.detach().contiguous() for key, value in tensors.items()}, dict(metadata))
+    tensors = {key: value.detach().contiguous() for key, value in tensors.items()}
+    data = _pickled(tensors) if path.suffix == ".bin" else save(tensors, dict(metadata))
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -196,3 +213,21 @@ def write_adapter(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], m
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _pickled(tensors: Mapping[str, Tensor]) -> bytes:
+    """The layout of published .bin files: {"image_proj": {...}, "ip_adapter": {...}}.
+
+    A tensor that is part of a larger one is cloned: torch would write all of the larger one.
+    """
+    nested: dict[str, Any] = {}
+    for key, value in tensors.items():
+        value = value.clone() if value.untyped_storage().nbytes() > value.nbytes else value
+        group, _, rest = key.partition(".")
+        if rest:
+            nested.setdefault(group, {})[rest] = value
+        else:
+            nested[group] = value
+    data = io.BytesIO()
+    torch.save(nested, data)
+    return data.getvalue()

@@ -10,6 +10,13 @@ from .spec import KOLORS, AdapterSpec
 FACES = "the published ones are for research only, not for commercial use, as are insightface's face models"
 KOLORS_TERMS = "the published one is free for research; commercial use needs a registration with its authors"
 OTHERS = "the published ones are Apache-2.0"
+# Where the published encoders are.
+ENCODER_FILES = {
+    "CLIP ViT-H/14": "models/image_encoder of h94/IP-Adapter, or open_clip's ViT-H-14/laion2b_s32b_b79k",
+    "CLIP ViT-bigG/14": "sdxl_models/image_encoder of h94/IP-Adapter, or open_clip's ViT-bigG-14/laion2b_s39b_b160k",
+    "CLIP ViT-L/14": "openai/clip-vit-large-patch14, or open_clip's ViT-L-14-quickgelu/openai",
+    "CLIP ViT-L/14-336": "openai/clip-vit-large-patch14-336, or open_clip's ViT-L-14-336-quickgelu/openai",
+}
 
 
 def licence(spec: AdapterSpec, metadata: Mapping[str, str]) -> str:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import figures
 import pytest
 
 from demo.comfyui import ROOT, find_or_fetch
@@ -30,3 +31,10 @@ def page(server: Server) -> Iterator[Page]:
         pytest.skip("needs chromium, chromium-browser or google-chrome")
     with open_page(server.address) as opened:
         yield opened
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the tables that tests filled a row each, whole and once."""
+    for title, lines in config.stash.get(figures.TABLES, {}).items():
+        terminalreporter.section(title)
+        terminalreporter.write_line("\n".join(lines))

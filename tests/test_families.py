@@ -6,7 +6,6 @@ Projections and text have their true size; the UNets of SDXL, SD2 and Kolors hav
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import Any
 
 import figures
@@ -66,14 +65,7 @@ ROWS = {
 LAYOUTS = published.LAYOUTS | {"base SD2": published.base(1024, 1024)}
 
 
-@pytest.fixture(scope="module")
-def table(request: pytest.FixtureRequest) -> Iterator[list[str]]:
-    """Lines that are printed together, when all rows are done."""
-    lines: list[str] = []
-    yield lines
-    reporter = request.config.pluginmanager.getplugin("terminalreporter")
-    heading = f"{'family':40} {'oracle':22} {'tokens':>8} {'prediction':>10}"
-    reporter.write_line("\n" + "\n".join([heading, *lines]))
+TITLE = f"{'family':40} {'oracle':22} {'tokens':>8} {'prediction':>10}"
 
 
 def weights_of(row: Row) -> dict[str, Tensor]:
@@ -151,7 +143,7 @@ def by_diffusers_unet(unet: Any, row: Row, weights: dict[str, Tensor], call: dic
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_family(name: str, table: list[str]) -> None:
+def test_family(name: str, request: pytest.FixtureRequest) -> None:
     row = ROWS[name]
     channels = 320 if row.base == "SD15" else NARROW
     model, unet = models.comfy_model(row.base, channels), models.diffusers_unet(row.base, channels)
@@ -161,6 +153,7 @@ def test_family(name: str, table: list[str]) -> None:
     plain = one_step(model, row)
     call = one_step(models.apply(model, adapter, prompt), row)
     effect = figures.relative(call["output"], plain["output"])
+    print(f"\neffect of the adapter: {effect:.1e}")
     inputs = given(row, prompt, call["roles"])
 
     with torch.inference_mode():
@@ -180,7 +173,7 @@ def test_family(name: str, table: list[str]) -> None:
         in_tokens = 0.0 if tokens is None else figures.relative(ours, tokens)
         in_prediction = figures.relative(call["output"], prediction)
         shown = "-" if tokens is None else f"{in_tokens:.1e}"
-        table.append(f"{name:40} {oracle:22} {shown:>8} {in_prediction:>10.1e}")
-        print(f"\n{table[-1]}, effect {effect:.1e}")
+        line = f"{name:40} {oracle:22} {shown:>8} {in_prediction:>10.1e}"
+        figures.row(request, TITLE, line)
         assert max(in_tokens, in_prediction) <= BAR
     assert effect > 1e-2

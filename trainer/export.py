@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from ipadapter_core import detect, read_adapter, write_adapter
 
 from . import checkpoint
@@ -24,14 +22,7 @@ def export(source: Path, out: Path, half: bool = False, raw: bool = False) -> st
     if half:
         tensors = {key: value.half() for key, value in tensors.items()}
     spec = detect(tensors)
-    if out.suffix == ".bin":
-        groups: dict[str, dict[str, torch.Tensor]] = {"image_proj": {}, "ip_adapter": {}}
-        for key, value in tensors.items():
-            group, _, rest = key.partition(".")
-            groups[group][rest] = value
-        torch.save(groups, out)
-    else:
-        write_adapter(out, tensors, metadata)
+    write_adapter(out, tensors, metadata)
     step = metadata.get("step", "?")
     return f"{out}: {spec.family} adapter for {spec.base}, {spec.num_tokens} tokens, {spec.encoder}, step {step}"
 
