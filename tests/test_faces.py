@@ -204,7 +204,8 @@ def test_missing_and_damaged_models(root: Path) -> None:
     refusal("w600k_r50.onnx is damaged")
     face_models.recogniser(folder / "w600k_r50.onnx")
     refusal("no face was found in the picture", image=torch.full((1, 64, 64, 3), 0.5))
-    refusal("no face was found in picture 2 of 2", image=torch.stack([image()[0], torch.full_like(image()[0], 0.5)]))
+    square = image()[0, :640, :640]
+    refusal("no face was found in picture 2 of 2", image=torch.stack([square, torch.full_like(square, 0.5)]))
     refusal("faces, and the face 60 was asked for", faces="index", index=60)
     refusal("the pictures have no pixels", image=torch.zeros(1, 0, 8, 3))
     face_models.detector(folder / "det_10g.onnx", has_landmarks=False)
@@ -226,7 +227,7 @@ def test_identities_of_other_packs(root: Path, shape: tuple[int, ...]) -> None:
     expected = value.reshape(-1, 512)
     for given_value in (value, value.numpy(), [value], (value.half(),)):
         prompt, aligned, _ = encode(root, image=None, identities=given_value)
-        assert torch.allclose(prompt.identities(), expected, atol=1e-3)
+        assert torch.allclose(prompt.identities(), expected, atol=2e-3)
         assert aligned.shape == (1, 64, 64, 3)
     prompt, aligned, box = encode(root, identities=value)
     assert aligned.shape == (len(expected), 256, 256, 3) and box.shape == (len(expected), 336, 336, 3)
