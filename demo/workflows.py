@@ -15,13 +15,17 @@ from typing import Any
 
 from PIL import Image
 
+from demo import graphs
 from demo.comfyui import ROOT, find_or_fetch
-from demo.graphs import GRAPHS, HUB, MODELS, Graph
+from demo.face_graphs import FACE_GRAPHS, FACE_MODELS
+from demo.graphs import HUB, Graph
 from demo.page import Page, open_page
-from demo.random_models import FILES, ensure
+from demo.random_models import ensure
 from demo.server import Server
 
 FOLDER = ROOT / "workflows"
+GRAPHS = graphs.GRAPHS | FACE_GRAPHS
+MODELS = graphs.MODELS | FACE_MODELS
 MODELS_FOLDER = ROOT / "out" / "random_models"
 LARGEST = 150_000  # bytes of a picture
 # Nodes stand in columns, as wide as the widest node in each.
@@ -113,7 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", choices=[*GRAPHS, []], help="workflows to write; all when none is named")
     names = parser.parse_args().names or list(GRAPHS)
-    ensure(MODELS_FOLDER, list(FILES))
+    ensure(MODELS_FOLDER)
     with Server(find_or_fetch(), ROOT / "out" / "workflows", MODELS_FOLDER) as server:
         for name in names:
             with open_page(server.address) as page:  # a fresh one: the page keeps previews by node number

@@ -42,9 +42,10 @@ def ran(name: str, server: Server, results: dict[str, Result]) -> Result:
     return results[name]
 
 
-def test_there_are_the_eight_workflows():
-    expected = "controlnet image_and_text image_prompt image_to_image inpaint sdxl t2i_adapter two_references"
-    assert expected.split() == prompts.NAMES
+def test_there_are_the_eleven_workflows():
+    plain = "controlnet image_and_text image_prompt image_to_image inpaint sdxl t2i_adapter two_references"
+    faces = "face_id_plus plus_face two_faces"
+    assert sorted([*plain.split(), *faces.split()]) == prompts.NAMES
 
 
 @pytest.mark.parametrize("name", prompts.NAMES)
@@ -75,7 +76,7 @@ def test_published_models_can_be_offered(name: str):
         value
         for node in prompts.prompt(name).values()
         for value in node["inputs"].values()
-        if isinstance(value, str) and value.endswith((".safetensors", ".pth"))
+        if isinstance(value, str) and value.endswith((".safetensors", ".pth", ".bin"))
     }
     assert set(offered) == named
     assert all(url.startswith("https://") for url, _ in offered.values())
