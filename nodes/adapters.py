@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,13 @@ def adapter_of(name: str, file: WeightsFile, variant: str = AUTO) -> Adapter:
     return Adapter(name, model, file.metadata, lora)
 
 
+def say(node: type[io.ComfyNode], text: str) -> None:
+    """Show a text on the node in the page; outside of a running server there is none."""
+    server = sys.modules.get("server")  # ComfyUI's own, never imported for this
+    if server is not None and node.hidden.unique_id is not None:
+        server.PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
+
+
 class LoadAdapter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -91,7 +99,8 @@ class LoadAdapter(io.ComfyNode):
             node_id="ImagePromptLoadAdapter",
             display_name="Load IP-Adapter",
             category=CATEGORY,
-            description="Loads an IP-Adapter from any file; what it is, is told by its content, whatever its name.",
+            description="Loads an IP-Adapter from any file; what it is, is told by its content, whatever its name. "
+            "Published adapters for faces (FaceID) are for research only, not for commercial use.",
             search_aliases=["ipadapter", "ip-adapter", "image prompt", "reference"],
             inputs=[
                 io.Combo.Input(
@@ -110,6 +119,7 @@ class LoadAdapter(io.ComfyNode):
                 ),
             ],
             outputs=[AdapterType.Output(display_name="adapter")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -118,4 +128,6 @@ class LoadAdapter(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str, variant: str = AUTO) -> io.NodeOutput:
-        return io.NodeOutput(load_adapter(folders.path_of(folders.ADAPTERS, file), variant))
+        adapter = load_adapter(folders.path_of(folders.ADAPTERS, file), variant)
+        say(cls, describe(adapter.spec, adapter.metadata))
+        return io.NodeOutput(adapter)

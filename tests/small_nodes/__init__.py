@@ -20,6 +20,14 @@ UNET = {
     "transformer_depth_middle": 1, "use_linear_in_transformer": False, "context_dim": 768, "adm_in_channels": None,
     "num_heads": 8, "num_head_channels": -1,
 }  # fmt: skip
+SDXL = UNET | {
+    "num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4], "transformer_depth": [0, 0, 2, 2, 10, 10],
+    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10], "transformer_depth_middle": 10,
+    "use_linear_in_transformer": True, "context_dim": 2048, "adm_in_channels": 2816, "num_classes": "sequential",
+    "num_heads": -1, "num_head_channels": 64,
+}  # fmt: skip
+CONFIGS = {"SD15": UNET, "SDXL": SDXL, "Kolors": SDXL | {"adm_in_channels": 5632}}
+POOLED = {"SD15": 768, "SDXL": 1280, "Kolors": 4096}
 ENCODER = {
     "model_type": "clip_vision_model", "hidden_size": 64, "num_channels": 3, "patch_size": 32, "image_size": 224,
     "num_hidden_layers": 2, "intermediate_size": 64, "projection_dim": 1024, "num_attention_heads": 2,
@@ -34,25 +42,64 @@ def seeded(model: torch.nn.Module) -> None:
 
 
 class SmallModels(io.ComfyNode):
-    """SD1.5 with a tenth of its width, and an encoder of two layers."""
+    """SD1.5, or SDXL or Kolors, with a tenth of its width, and an encoder of two layers."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         outputs = [io.Model.Output(), io.ClipVision.Output(), io.Conditioning.Output(), io.Conditioning.Output()]
-        return io.Schema(node_id="TestSmallModels", category="test", inputs=[], outputs=outputs)
+        base = io.Combo.Input("base", options=list(CONFIGS), default="SD15", optional=True)
+        return io.Schema(node_id="TestSmallModels", category="test", inputs=[base], outputs=outputs)
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
-        config = comfy.supported_models.SD15(dict(UNET))
-        config.unet_config = dict(UNET)
+    def execute(cls, base: str = "SD15") -> io.NodeOutput:
+        supported = comfy.supported_models.SD15 if base == "SD15" else comfy.supported_models.SDXL
+        config = supported(dict(CONFIGS[base]))
+        config.unet_config = dict(CONFIGS[base])
         model = config.get_model({}, device="cpu")
+        if base == "Kolors":
+            model.diffusion_model.encoder_hid_proj = torch.nn.Linear(4096, 2048)
         encoder = comfy.clip_vision.ClipVisionModel(ENCODER)
         seeded(model.diffusion_model)
         seeded(encoder.model)
         patcher = comfy.model_patcher.ModelPatcher(
             model, load_device=comfy.model_management.get_torch_device(), offload_device=torch.device("cpu")
         )
-        return io.NodeOutput(patcher, encoder, [[torch.randn(1, 77, 768), {}]], [[torch.randn(1, 77, 768), {}]])
+        texts = (
+            [[torch.randn(1, 77, CONFIGS[base]["context_dim"]), {"pooled_output": torch.randn(1, POOLED[base])}]]
+            for _ in range(2)
+        )
+        return io.NodeOutput(patcher, encoder, *texts)
+
+
+class Prompt:
+    """An image prompt of one face with random features, of whatever the three methods are asked for."""
+
+    def __init__(self, pooled: int, hidden: int, states: int) -> None:
+        self.cond = {"pooled": torch.randn(1, pooled), "penultimate": torch.randn(1, states, hidden)}
+
+    def features(self, feature: str, crop: Any = None) -> torch.Tensor:
+        return self.cond[feature]
+
+    def unconditional(self, feature: str) -> torch.Tensor:
+        return torch.zeros_like(self.cond[feature])
+
+    def identities(self) -> torch.Tensor:
+        return torch.ones(1, 512)
+
+
+class RandomPrompt(io.ComfyNode):
+    """An image prompt of given widths, for adapters of every family."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        sizes = [io.Int.Input(name, default=1024) for name in ("pooled", "hidden", "states", "seed")]
+        outputs = [io.Custom("IMAGE_PROMPT").Output()]
+        return io.Schema(node_id="TestRandomPrompt", category="test", inputs=sizes, outputs=outputs)
+
+    @classmethod
+    def execute(cls, pooled: int, hidden: int, states: int, seed: int) -> io.NodeOutput:
+        torch.manual_seed(seed)
+        return io.NodeOutput(Prompt(pooled, hidden, states))
 
 
 class LatentDigest(io.ComfyNode):
@@ -72,7 +119,7 @@ class LatentDigest(io.ComfyNode):
 
 class Extension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [SmallModels, LatentDigest]
+        return [SmallModels, RandomPrompt, LatentDigest]
 
 
 async def comfy_entrypoint() -> Extension:

@@ -1,0 +1,107 @@
+"""Every family loaded, used and unloaded in turn in one running server: memory does not grow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import figures
+import host
+import psutil
+import pytest
+import torch
+
+from demo.server import Server
+
+pytestmark = pytest.mark.comfy
+
+core = host.part("ipadapter_core")
+ROUNDS, LIMIT = 3, 0.02
+CHANNELS = 32  # of TestSmallModels
+THIN = core.ResamplerProjection(2048, 1, 12, 64)
+SHAPES = {
+    # family: base, fields of the spec, (pooled, hidden, states) of the encoder
+    "base": ("SD15", ("pooled", 1024, 768, 4, core.LinearProjection()), {}, (1024, 1, 1)),
+    "base of SDXL": ("SDXL", ("pooled", 1280, 2048, 4, core.LinearProjection()), {}, (1280, 1, 1)),
+    "plus": ("SD15", ("penultimate", 1280, 768, 16, core.ResamplerProjection(768, 1, 12, 64)), {}, (1, 1280, 257)),
+    "full-face": ("SD15", ("penultimate", 1280, 768, 257, core.MLPProjection(1280)), {}, (1, 1280, 257)),
+    "FaceID": ("SD15", (None, 0, 768, 4, core.IdentityProjection(1024)), {"identity": "normed"}, (1, 1, 1)),
+    "FaceID of SDXL": ("SDXL", (None, 0, 2048, 4, core.IdentityProjection(64)), {"identity": "normed"}, (1, 1, 1)),
+    "FaceID portrait": ("SD15", (None, 0, 768, 16, core.IdentityProjection(64)), {"identity": "normed"}, (1, 1, 1)),
+    "FaceID portrait unnorm": ("SDXL", (None, 0, 2048, 16, THIN), {"identity": "raw"}, (1, 1, 1)),
+    "FaceID plus": (
+        "SD15",
+        ("penultimate", 1280, 768, 4, core.IdentityResamplerProjection(64, core.ResamplerProjection(768, 1, 12, 64))),
+        {"identity": "normed"},
+        (1, 1280, 257),
+    ),
+    "Kolors plus": ("Kolors", ("penultimate", 1024, 2048, 16, THIN), {}, (1, 1024, 577)),
+    "Kolors FaceID plus": (
+        "Kolors",
+        ("penultimate", 1024, 2048, 6, core.IdentityResamplerProjection(64, core.ResamplerProjection(4096, 1, 2, 64))),
+        {"identity": "raw", "token_dim": 4096},
+        (1, 1024, 577),
+    ),
+}
+
+
+def write(folder: Any, family: str) -> None:
+    """A file of this family, thin, with a LoRA where FaceID has one."""
+    import published
+
+    base, (feature, feature_dim, context, tokens, projection), fields, _ = SHAPES[family]
+    widths = {index: width * CHANNELS // 320 for index, width in published.WIDTHS[context].items()}
+    spec = core.AdapterSpec(family, feature, feature_dim, context, tokens, tuple(widths), projection, **fields)
+    tensors = core.IPAdapter(spec, widths, device="meta").state_dict()
+    if family.split(" of ")[0] in ("FaceID", "FaceID plus"):
+        tensors |= published.lora(context, widths, rank=16)
+    path = folder / f"{family}.safetensors"
+    core.write_adapter(path, published.filled(tensors, torch.float16), {})
+    found = core.detect(core.read_adapter(path).tensors)
+    assert (found.family, found.base) == (family.split(" of ")[0], {"SD15": "SD1.5"}.get(base, base))
+
+
+def graph(family: str, seed: int) -> dict[str, Any]:
+    base, *_, (pooled, hidden, states) = SHAPES[family]
+    sizes = {"pooled": pooled, "hidden": hidden, "states": states, "seed": seed}
+    sampler = {
+        "model": ["apply", 0], "positive": ["models", 2], "negative": ["models", 3], "latent_image": ["empty", 0],
+        "seed": seed, "steps": 1, "cfg": 7.5, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0,
+    }  # fmt: skip
+    apply = {
+        "model": ["models", 0], "adapter": ["adapter", 0], "image_prompt": ["prompt", 0], "weight": 1.0,
+        "layers": "all", "start_percent": 0.0, "end_percent": 1.0, "combine": "concatenate",
+    }  # fmt: skip
+    nodes = {
+        "models": ("TestSmallModels", {"base": base}),
+        "adapter": ("ImagePromptLoadAdapter", {"file": f"{family}.safetensors"}),
+        "prompt": ("TestRandomPrompt", sizes),
+        "apply": ("ImagePromptApply", apply),
+        "empty": ("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 1}),
+        "sample": ("KSampler", sampler),
+        "digest": ("TestLatentDigest", {"latent": ["sample", 0]}),
+    }
+    return {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in nodes.items()}
+
+
+def test_three_rounds_of_all_families(server: Server, request: pytest.FixtureRequest) -> None:
+    folder = server.models / "ipadapter"
+    for family in SHAPES:
+        write(folder, family)
+    process = psutil.Process(server.process.pid)
+    resident, digests = [], []
+    try:
+        for number in range(ROUNDS):
+            for family in SHAPES:
+                result = server.run(graph(family, number))
+                digests.append(result.history["outputs"]["digest"]["text"][0])
+                server.free()
+            resident.append(process.memory_info().rss / 2**20)
+    finally:
+        for family in SHAPES:
+            (folder / f"{family}.safetensors").unlink()
+    growth = resident[2] / resident[1] - 1
+    shown = ", ".join(f"{value:.1f}" for value in resident)
+    line = f"{len(SHAPES)} families, {ROUNDS} rounds: {shown} MiB resident, round 3 against 2: {growth:+.2%}"
+    figures.row(request, "memory of a server", line)
+    assert len(set(digests)) == len(SHAPES) * ROUNDS
+    assert abs(growth) <= LIMIT
