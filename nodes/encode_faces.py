@@ -106,8 +106,12 @@ class EncodeFaces(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def fingerprint_inputs(cls, face_model: str, identities: Any = None, **_: Any) -> Any:
-        return None if identities is not None else folders.fingerprint(model_folder(face_model))
+    def fingerprint_inputs(cls, face_model: str, **_: Any) -> Any:
+        # Identities that are linked are not known yet, and with them no face model is needed.
+        try:
+            return folders.fingerprint(model_folder(face_model))
+        except ValueError:
+            return "no face model"
 
     @classmethod
     def execute(

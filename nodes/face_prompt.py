@@ -38,8 +38,9 @@ class FacePrompt:
 
     @property
     def digest(self) -> str:
-        """Of the faces' identities, which no two pictures share."""
-        return digest_of(self._identities)
+        """Of the faces' identities, and of their pictures where there are any."""
+        pixels = torch.zeros(0) if self.crops is None else self.crops(FaceCrop("box", 224))
+        return digest_of(torch.cat([self._identities.flatten(), pixels.flatten()]))
 
     def identities(self) -> Tensor:
         return self._identities
