@@ -15,14 +15,18 @@ from typing import Any
 
 from PIL import Image
 
+from demo import graphs
 from demo.comfyui import ROOT, find_or_fetch
-from demo.graphs import GRAPHS, HUB, MODELS, Graph
+from demo.face_graphs import FACE_GRAPHS, FACE_MODELS
+from demo.graphs import HUB, Graph
 from demo.page import Page, open_page
 from demo.pocket_graphs import POCKET_GRAPHS
-from demo.random_models import FILES, ensure
+from demo.random_models import ensure
 from demo.server import Server
 
 FOLDER = ROOT / "workflows"
+GRAPHS = graphs.GRAPHS | FACE_GRAPHS
+MODELS = graphs.MODELS | FACE_MODELS
 MODELS_FOLDER = ROOT / "out" / "random_models"
 LARGEST = 150_000  # bytes of a picture
 ALL_GRAPHS = GRAPHS | POCKET_GRAPHS
@@ -120,7 +124,7 @@ def main() -> None:
     )
     names = parser.parse_args().names or list(ALL_GRAPHS)
     if set(names) - POCKET_GRAPHS.keys():
-        ensure(MODELS_FOLDER, list(FILES))
+        ensure(MODELS_FOLDER)
     MODELS_FOLDER.mkdir(parents=True, exist_ok=True)
     with Server(find_or_fetch(), ROOT / "out" / "workflows", MODELS_FOLDER) as server:
         for name in names:

@@ -19,6 +19,7 @@ from .spec import (
     ResamplerProjection,
 )
 
+LONGEST = 80  # characters of a key in a sentence
 HEAD_WIDTH = 64  # of every published resampler
 FACE_ID_TOKENS = 4  # FaceID portrait has 16 for each face
 FULL_FACE_TOKENS = 257  # one for each hidden state of an encoder with 16 x 16 patches and the class
@@ -184,5 +185,5 @@ def _what_it_is_instead(keys: Mapping[str, object]) -> str:
 
 
 def _some(keys: Mapping[str, object]) -> str:
-    names = sorted(keys)
+    names = [key if len(key) < LONGEST else f"{key[:LONGEST]}..." for key in sorted(keys)]
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "") if names else "none"

@@ -5,12 +5,15 @@ from comfy_api.latest import ComfyExtension, io
 from . import folders, pocket
 from .adapters import LoadAdapter
 from .apply import ApplyAdapter, ImagePromptNode
+from .combine import CombineImagePrompts
+from .encode_faces import EncodeFaces
 from .encoders import LoadEncoder
 from .image_prompt import EncodeImagePrompt
 from .pocket import DrawPocketPicture, LoadPocket
+from .saved_prompt import LoadImagePrompt, SaveImagePrompt
 
 NODES: list[type[io.ComfyNode]] = [LoadAdapter, LoadEncoder, EncodeImagePrompt, ApplyAdapter, ImagePromptNode]
-NODES += [LoadPocket, DrawPocketPicture]
+NODES += [EncodeFaces, CombineImagePrompts, SaveImagePrompt, LoadImagePrompt, LoadPocket, DrawPocketPicture]
 
 
 class ImagePromptExtension(ComfyExtension):

@@ -49,8 +49,9 @@ def asked(name: str) -> prompts.Prompt:
 
 def test_there_are_these_workflows():
     published = "controlnet image_and_text image_prompt image_to_image inpaint sdxl t2i_adapter two_references"
+    faces = "face_id_plus plus_face two_faces"
     pocket = "controlnet fine_grained image_and_text image_prompt other_look two_references weights"
-    assert sorted([*published.split(), *(f"pocket_{name}" for name in pocket.split())]) == prompts.NAMES
+    assert sorted([*published.split(), *faces.split(), *(f"pocket_{name}" for name in pocket.split())]) == prompts.NAMES
 
 
 @pytest.mark.parametrize("name", prompts.NAMES)
@@ -81,7 +82,7 @@ def test_published_models_can_be_offered(name: str):
         value
         for node in prompts.prompt(name).values()
         for value in node["inputs"].values()
-        if isinstance(value, str) and value.endswith((".safetensors", ".pth"))
+        if isinstance(value, str) and value.endswith((".safetensors", ".pth", ".bin"))
     }
     own = {path.name for path in (Places.weights).rglob("*.safetensors")} if name in POCKET else set()
     assert set(offered) == named - own
