@@ -35,12 +35,12 @@ class Stage:
     checkpoint: str
 
 
-def _adapter(preset: str) -> Stage:
+def _adapter(name: str) -> Stage:
     return Stage(
-        partial(adapters.train, preset),
-        partial(adapters.report, preset),
-        lambda places: places.adapters / f"{preset}.safetensors",
-        f"runs/{preset}",
+        partial(adapters.train, name),
+        partial(adapters.report, name),
+        lambda places: places.adapters / f"{name}.safetensors",
+        f"runs/{name}",
     )
 
 
@@ -59,6 +59,7 @@ STAGES = {
     "pocket": _adapter("pocket"),
     "pocket_plus": _adapter("pocket_plus"),
     "controlnet": Stage(control.train, control.report, lambda places: places.controlnet / WEIGHTS, "controlnet.pt"),
+    "pocket_simple": _adapter("pocket_simple"),
     "look": Stage(look.train, look.report, lambda places: places.look, "look.pt"),
 }
 

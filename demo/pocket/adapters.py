@@ -2,6 +2,7 @@
 
 pocket         4 tokens from the pooled embedding
 pocket_plus    16 queries on the penultimate states
+pocket_simple  as pocket, its tokens appended to the text's: the paper's comparison (section 4.4.2), as long trained
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ipadapter_core import IPAdapter, build_adapter, read_adapter
-from trainer.attention import install
+from ipadapter_core import IPAdapter, read_adapter
+from trainer.adapter import load_adapter
+from trainer.attention import Kind, install
 
 from . import autoencoder, base, vision
 from .data import Pictures, references, training_pictures
@@ -29,6 +31,8 @@ from .sheets import interleaved, save_rows
 
 NUM_PICTURES = 20_000  # of the training pictures
 LIST = "pictures/train.json"  # in the work folder, as the presets name it
+# An adapter's name to its preset and what is changed in it; other names are presets.
+VARIANTS = {"pocket_simple": ("pocket", {"adapter.attention": "appended"})}
 
 
 def write_list(places: Places) -> None:
@@ -47,13 +51,14 @@ def write_list(places: Places) -> None:
     temporary.replace(path)
 
 
-def train(preset: str, places: Places) -> None:
+def train(name: str, places: Places) -> None:
     """Cache, train or go on, and export: three commands that anyone could type."""
     write_list(places)
-    run = places.work / "runs" / preset
+    preset, changes = VARIANTS.get(name, (name, {}))
+    run = places.work / "runs" / name
     settings = {
         "model.base": places.base, "model.encoder": places.encoder, "data.source": places.work / LIST,
-        "data.cache": places.work / "cache", "run.folder": run,
+        "data.cache": places.work / "cache", "run.folder": run, **changes,
     }  # fmt: skip
     with_settings = [word for key, value in settings.items() for word in ("--set", f"{key}={json.dumps(str(value))}")]
     trainer("cache", preset, *with_settings)
@@ -62,15 +67,15 @@ def train(preset: str, places: Places) -> None:
     else:
         trainer("train", preset, *with_settings)
     places.adapters.mkdir(parents=True, exist_ok=True)
-    trainer("export", run, places.adapters / f"{preset}.safetensors", "--half")
+    trainer("export", run, places.adapters / f"{name}.safetensors", "--half")
 
 
 def trainer(*arguments: str | Path) -> None:
     subprocess.run([sys.executable, "-m", "trainer", *map(str, arguments)], check=True, cwd=ROOT)
 
 
-def load(places: Places, preset: str) -> IPAdapter:
-    return build_adapter(read_adapter(places.adapters / f"{preset}.safetensors").tensors).float()
+def load(places: Places, name: str) -> IPAdapter:
+    return load_adapter(read_adapter(places.adapters / f"{name}.safetensors").tensors, base.load(places))
 
 
 @torch.no_grad()
@@ -88,11 +93,12 @@ def zero_features(places: Places, adapter: IPAdapter) -> Tensor:
 
 
 def prompted(
-    places: Places, adapter: IPAdapter, pictures: Tensor, text: Tensor | None = None, weight: float = 1.0
-) -> Predict:
+    places: Places, adapter: IPAdapter, pictures: Tensor, text: Tensor | None = None, weight: float = 1.0,
+    kind: Kind = "decoupled",
+) -> Predict:  # fmt: skip
     """A denoiser that follows pictures [N, 3, 64, 64], and text states [N, 77, 64] (None: the empty text)."""
     unet, empty = base.load(places), base.text_states(places, [""])
-    prompts, count = install(unet), len(pictures)
+    prompts, count = install(unet, kind), len(pictures)
     features = torch.cat(
         [zero_features(places, adapter).expand_as(given := features_of(places, adapter, pictures)), given]
     )
@@ -107,22 +113,21 @@ def prompted(
 
 
 @torch.no_grad()
-def report(preset: str, places: Places, count: int = 128, guidance: float = 4.0) -> dict[str, object]:
+def report(name: str, places: Places, count: int = 128, guidance: float = 4.0) -> dict[str, object]:
     """Image alone, on combinations held out: the share of pictures that agree with their reference, by the judge."""
     pictures: Pictures = references(count, DEVELOP)
-    given, adapter = pictures.of(torch.arange(count)), load(places, preset)
+    given, adapter = pictures.of(torch.arange(count)), load(places, name)
+    kind: Kind = "appended" if "adapter.attention" in VARIANTS.get(name, ("", {}))[1] else "decoupled"
     latents = torch.cat(
         [
-            sample(
-                prompted(places, adapter, given[start : start + 64]), len(given[start : start + 64]), guidance, start
-            )
-            for start in range(0, count, 64)
+            sample(prompted(places, adapter, part, kind=kind), len(part), guidance, 64 * number)
+            for number, part in enumerate(given.split(64))
         ]
     )
     made = autoencoder.decode(autoencoder.load(places), latents)
-    save_rows(places.sheets / f"{preset}_image_only.png", interleaved(given[:64], made[:64], 16))
+    save_rows(places.sheets / f"{name}_image_only.png", interleaved(given[:64], made[:64], 16))
     right = load_judge(places).verdict(made).attributes == pictures.scenes
-    shares = {name: round(float(right[:, place].float().mean()), 4) for place, name in enumerate(ATTRIBUTES)}
+    shares = {word: round(float(right[:, place].float().mean()), 4) for place, word in enumerate(ATTRIBUTES)}
     return {
         "pictures": count,
         "guidance": guidance,
