@@ -32,7 +32,7 @@ from ipadapter_core import (
     ResamplerProjection,
     attention_names,
     layer_table,
-    write_adapter,
+    write_pickle,
 )
 
 StateDict = dict[str, Tensor]
@@ -242,7 +242,7 @@ def write(path: Path, shapes: StateDict) -> None:
         if path.suffix == ".pth":
             torch.save(tensors, temporary)
         else:
-            write_adapter(temporary, tensors, {}) if path.suffix == ".bin" else save_file(tensors, temporary)
+            write_pickle(temporary, tensors) if path.suffix == ".bin" else save_file(tensors, temporary)
         temporary.replace(path)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ipadapter_core import detect, read_adapter, write_adapter
+from ipadapter_core import detect, read_adapter, write_adapter, write_pickle
 
 from . import checkpoint
 
@@ -22,7 +22,10 @@ def export(source: Path, out: Path, half: bool = False, raw: bool = False) -> st
     if half:
         tensors = {key: value.half() for key, value in tensors.items()}
     spec = detect(tensors)
-    write_adapter(out, tensors, metadata)
+    if out.suffix == ".bin":
+        write_pickle(out, tensors)
+    else:
+        write_adapter(out, tensors, metadata)
     step = metadata.get("step", "?")
     return f"{out}: {spec.family} adapter for {spec.base}, {spec.num_tokens} tokens, {spec.encoder}, step {step}"
 
