@@ -157,9 +157,9 @@ def chosen(faces: list[Face], choice: str, index: int, where: str) -> list[Face]
     if choice != "index":
         raise ValueError(f"unknown choice of faces {choice!r}: choose one of {', '.join(CHOICES)}")
     if index >= len(faces):
+        count = f"{len(faces)} face{'s' * (len(faces) > 1)}"
         raise ValueError(
-            f"{where} has {len(faces)} faces, and the face {index} was asked for (0 is the leftmost): "
-            f"choose at most {len(faces) - 1}"
+            f"{where} has {count}, and face {index} was asked for (0 is the leftmost): choose at most {len(faces) - 1}"
         )
     return [faces[index]]
 

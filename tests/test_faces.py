@@ -206,7 +206,8 @@ def test_missing_and_damaged_models(root: Path) -> None:
     refusal("no face was found in the picture", image=torch.full((1, 64, 64, 3), 0.5))
     square = image()[0, :640, :640]
     refusal("no face was found in picture 2 of 2", image=torch.stack([square, torch.full_like(square, 0.5)]))
-    refusal("faces, and the face 60 was asked for", faces="index", index=60)
+    face_models.detector(folder / "det_10g.onnx", in_the_middle=True)
+    refusal("the picture has 1 face, and face 1 was asked for (0 is the leftmost)", faces="index", index=1)
     refusal("the pictures have no pixels", image=torch.zeros(1, 0, 8, 3))
     face_models.detector(folder / "det_10g.onnx", has_landmarks=False)
     refusal("gives no landmarks")

@@ -17,7 +17,8 @@ def described(node: Any) -> dict[str, Any]:
     """A node's inputs (kind, default, choices) and outputs, as the page sees them."""
     inputs = {}
     for group, entries in node.INPUT_TYPES().items():
-        for name, (kind, settings) in entries.items():
+        for name, (kind, *rest) in entries.items():
+            settings = rest[0] if rest else {}
             choices = settings.get("options") if kind == "COMBO" and name not in FILES else None
             told = {
                 "kind": kind,

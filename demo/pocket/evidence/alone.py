@@ -69,7 +69,7 @@ def measure(bench: Bench, found: Findings) -> None:
         f"Empty text, weight 1, {bench.made[GLOBAL].order.steps} DDIM steps, guidance {GUIDANCE:g} where no other is "
         "named. References show combinations of shape, colour and pattern that no training has seen. Shares of "
         "pictures with the reference's attribute, in percent with the interval of 95 %. *Wrong reference*: the one "
-        "before in the set. *CLIP-I*: the cosine of the embeddings of picture and reference, by pocket's own encoder."
+        "before in the set. *CLIP-I* is the cosine of the embeddings of picture and reference by pocket's own encoder."
     )
     found.agreements("pictures", rows, {"CLIP-I": clips})
     rates = base_rates(bench.made[GLOBAL].scenes)
