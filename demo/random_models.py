@@ -32,7 +32,7 @@ from ipadapter_core import (
     ResamplerProjection,
     attention_names,
     layer_table,
-    write_adapter,
+    write_pickle,
 )
 
 StateDict = dict[str, Tensor]
@@ -241,8 +241,10 @@ def write(path: Path, shapes: StateDict) -> None:
         temporary = Path(folder, path.name)
         if path.suffix == ".pth":
             torch.save(tensors, temporary)
+        elif path.suffix == ".bin":
+            write_pickle(temporary, tensors)
         else:
-            write_adapter(temporary, tensors, {}) if path.suffix == ".bin" else save_file(tensors, temporary)
+            save_file(tensors, temporary)
         temporary.replace(path)
 
 

@@ -196,15 +196,16 @@ def find_adapter(path: Path) -> Path:
 
 
 def write_adapter(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write an adapter in the published layout, atomically: safetensors, or a pickle where the name ends with .bin.
+    """Write an adapter as safetensors in the published layout, atomically.
 
-    A pickle has no metadata. The old file stays until the new one is whole.
+    The old file stays until the new one is whole.
     Raises OSError when the folder cannot be written or is full; the old file is then untouched.
     """
-    path = Path(path)
+    _write(Path(path), save({key: value.detach().contiguous() for key, value in tensors.items()}, dict(metadata)))
+
+
+def _write(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    tensors = {key: value.detach().contiguous() for key, value in tensors.items()}
-    data = _pickled(tensors) if path.suffix == ".bin" else save(tensors, dict(metadata))
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -215,19 +216,21 @@ def write_adapter(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], m
         temporary.unlink(missing_ok=True)
 
 
-def _pickled(tensors: Mapping[str, Tensor]) -> bytes:
-    """The layout of published .bin files: {"image_proj": {...}, "ip_adapter": {...}}.
+def write_pickle(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> None:
+    """Write an adapter as published .bin files are, atomically: {"image_proj": {...}, "ip_adapter": {...}}.
 
-    A tensor that is part of a larger one is cloned: torch would write all of the larger one.
+    A pickle has no metadata. Raises OSError as `write_adapter` does.
     """
     nested: dict[str, Any] = {}
     for key, value in tensors.items():
-        value = value.clone() if value.untyped_storage().nbytes() > value.nbytes else value
+        whole = value.detach().contiguous()
+        if whole.untyped_storage().nbytes() > whole.nbytes:  # torch would write all of what it is a part of
+            whole = whole.clone()
         group, _, rest = key.partition(".")
         if rest:
-            nested.setdefault(group, {})[rest] = value
+            nested.setdefault(group, {})[rest] = whole
         else:
-            nested[group] = value
+            nested[group] = whole
     data = io.BytesIO()
     torch.save(nested, data)
-    return data.getvalue()
+    _write(Path(path), data.getvalue())
