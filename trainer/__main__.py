@@ -175,6 +175,9 @@ def _add_set(found: argparse.ArgumentParser) -> None:
 def _add_sample(found: argparse.ArgumentParser) -> None:
     found.add_argument("adapter", metavar="ADAPTER", type=Path, help="an adapter file, a run or a checkpoint")
     found.add_argument("--image", type=Path, required=True, nargs="+", help="reference pictures")
+    found.add_argument(
+        "--identity", type=Path, nargs="+", default=[], help="for FaceID: the file of each reference's face, .npy or so"
+    )  # fmt: skip
     found.add_argument("--out", type=Path, default=Path("samples.png"))
     found.add_argument("--base", default="", help="diffusers folder or checkpoint file; a run knows its own")
     found.add_argument("--encoder", default="", help="image encoder; a run knows its own, a file its name")
