@@ -56,10 +56,11 @@ class ShardSource:
                     continue
                 text, condition = _member(members, self.texts), _member(members, self.conditions)
                 face = _member(members, self.faces)
-                for names, found, option in ((self.conditions, condition, "condition"), (self.faces, face, "identity")):
-                    if names and found is None:
+                wanted = ((self.conditions, condition, "condition"), (self.faces, face, "identity"))
+                for extensions, member, option in wanted:
+                    if extensions and member is None:
                         raise ValueError(
-                            f"{key} in {path.name} has no {names[0]}: add it, or clear data.{option}_column"
+                            f"{key} in {path.name} has no {extensions[0]}: add it, or clear data.{option}_column"
                         )
                 is_json = text is not None and _extension_found(members, self.texts) == "json"
                 names.append(key.encode())
