@@ -24,7 +24,7 @@ demo: setup
 	$(BIN)/python -m demo
 
 # In three processes, so that the memory of one is free for the next: 24 GB are enough.
-SERVER := tests/test_page.py tests/test_server.py tests/test_workflows.py
+SERVER := tests/test_page.py tests/test_server.py tests/test_hostile_server.py tests/test_workflows.py
 test: setup
 	$(BIN)/pytest tests/core $(filter-out $(SERVER),$(wildcard tests/test_*.py))
 	$(BIN)/pytest $(SERVER)

@@ -35,6 +35,13 @@ FIT = """([margin]) => {
     app.canvas.setDirty(true, true);
     return [right - left + 2 * margin, bottom - top + 2 * margin].map(Math.ceil);
 }"""
+RUN = """milliseconds => new Promise(async (resolve, reject) => {
+    const failed = event => reject(new Error(event.detail.exception_message));
+    app.api.addEventListener('execution_success', () => resolve(), {once: true});
+    app.api.addEventListener('execution_error', failed, {once: true});
+    setTimeout(() => reject(new Error('the graph did not end in time')), milliseconds);
+    await app.queuePrompt(0);
+})"""
 DROP = """async ([name, base64]) => {
     const bytes = Uint8Array.from(atob(base64), character => character.charCodeAt(0));
     await app.handleFile(new File([bytes], name, {type: 'image/png'}));
@@ -80,6 +87,11 @@ class Page:
     def prompt(self) -> dict[str, Any]:
         """The open graph in API form, as the page sends it."""
         return self.tab.evaluate("async () => (await app.graphToPrompt()).output")
+
+    def run(self, seconds: float = 120) -> None:
+        """Run the open graph, and wait until its pictures are shown in it."""
+        self.tab.evaluate(RUN, seconds * 1000)
+        self.tab.wait_for_timeout(1000)  # the pictures load
 
     def picture(self, path: Path) -> None:
         """Save what the graph looks like as a PNG, without the page around it."""

@@ -24,7 +24,16 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from demo.comfyui import find_or_fetch
-from ipadapter_core import AdapterSpec, IPAdapter, LinearProjection, ResamplerProjection, layer_table
+from ipadapter_core import (
+    AdapterSpec,
+    IdentityResamplerProjection,
+    IPAdapter,
+    LinearProjection,
+    ResamplerProjection,
+    attention_names,
+    layer_table,
+    write_pickle,
+)
 
 StateDict = dict[str, Tensor]
 
@@ -150,6 +159,42 @@ def adapter(base: dict[str, Any], is_plus: bool = False) -> StateDict:
     return IPAdapter(spec, widths).state_dict()
 
 
+def face_adapter(base: dict[str, Any]) -> StateDict:
+    """FaceID plus for ViT-H, with the LoRA of every attention layer of the base."""
+    model = unet(base)
+    table = layer_table(name for name, _ in model.named_modules())
+    layers = {index: model.get_submodule(name) for index, name in attention_names(table).items()}
+    context_dim = base["context_dim"]
+    resampler = ResamplerProjection(context_dim, 4, context_dim // 64, 4 * context_dim)
+    spec = AdapterSpec(
+        family="FaceID plus",
+        feature="penultimate",
+        feature_dim=1280,
+        context_dim=context_dim,
+        num_tokens=4,
+        layers=tuple(layer.index for layer in table),
+        projection=IdentityResamplerProjection(1024, resampler),
+        identity="normed",
+    )
+    tensors = IPAdapter(spec, {index: layers[index].to_k.out_features for index in spec.layers}).state_dict()
+    for index, layer in layers.items():
+        for name in ("to_q", "to_k", "to_v", "to_out"):
+            linear = layer.to_out[0] if name == "to_out" else getattr(layer, name)
+            tensors[f"ip_adapter.{index}.{name}_lora.down.weight"] = torch.empty(128, linear.in_features)
+            tensors[f"ip_adapter.{index}.{name}_lora.up.weight"] = torch.empty(linear.out_features, 128)
+    return tensors
+
+
+def face_model(path: Path) -> None:
+    """One of insightface's, of its true signature: the detector, which finds one face in the middle, or ArcFace."""
+    from demo import face_models  # here, because it needs the faces extra, and few need its models
+
+    if path.name.startswith("det"):
+        face_models.detector(path, in_the_middle=True)
+    else:
+        face_models.recogniser(path)
+
+
 FILES: dict[str, Callable[[], StateDict]] = {
     "checkpoints/v1-5-pruned-emaonly-fp16.safetensors": sd15_checkpoint,
     "checkpoints/sd_xl_base_1.0.safetensors": sdxl_checkpoint,
@@ -157,9 +202,12 @@ FILES: dict[str, Callable[[], StateDict]] = {
     "ipadapter/ip-adapter_sd15.safetensors": lambda: adapter(SD15),
     "ipadapter/ip-adapter-plus_sd15.safetensors": lambda: adapter(SD15, is_plus=True),
     "ipadapter/ip-adapter_sdxl_vit-h.safetensors": lambda: adapter(SDXL),
+    "ipadapter/ip-adapter-plus-face_sd15.safetensors": lambda: adapter(SD15, is_plus=True),
+    "ipadapter/ip-adapter-faceid-plusv2_sd15.bin": lambda: face_adapter(SD15),
     "controlnet/control_v11p_sd15_canny_fp16.safetensors": controlnet,
     "controlnet/t2iadapter_canny_sd15v2.pth": t2i_adapter,
 }
+FACE_FILES = ("insightface/models/buffalo_l/det_10g.onnx", "insightface/models/buffalo_l/w600k_r50.onnx")
 
 
 def prefixed(prefix: str, tensors: StateDict) -> StateDict:
@@ -191,14 +239,21 @@ def write(path: Path, shapes: StateDict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         temporary = Path(folder, path.name)
-        torch.save(tensors, temporary) if path.suffix == ".pth" else save_file(tensors, temporary)
+        if path.suffix == ".pth":
+            torch.save(tensors, temporary)
+        elif path.suffix == ".bin":
+            write_pickle(temporary, tensors)
+        else:
+            save_file(tensors, temporary)
         temporary.replace(path)
 
 
 def ensure(folder: Path, names: list[str] | None = None) -> None:
-    """Write the files of FILES (or those named) that are not in `folder` yet, and say which."""
-    for name in names or FILES:
-        if not (folder / name).exists():
+    """Write the files of FILES and FACE_FILES (or those named) that are not in `folder` yet, and say which."""
+    for name in names or [*FILES, *FACE_FILES]:
+        if name in FACE_FILES and not (folder / name).exists():
+            face_model(folder / name)
+        elif not (folder / name).exists():
             with torch.device("meta"):
                 shapes = FILES[name]()
             write(folder / name, shapes)
@@ -209,7 +264,9 @@ def ensure(folder: Path, names: list[str] | None = None) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("files", nargs="*", choices=[*FILES, []], help="files to write; all when none is named")
+    parser.add_argument(
+        "files", nargs="*", choices=[*FILES, *FACE_FILES, []], help="files to write; all when none is named"
+    )
     arguments = parser.parse_args()
     ensure(arguments.folder, arguments.files)
 

@@ -15,15 +15,21 @@ from typing import Any
 
 from PIL import Image
 
+from demo import graphs
 from demo.comfyui import ROOT, find_or_fetch
-from demo.graphs import GRAPHS, HUB, MODELS, Graph
+from demo.face_graphs import FACE_GRAPHS, FACE_MODELS
+from demo.graphs import HUB, Graph
 from demo.page import Page, open_page
-from demo.random_models import FILES, ensure
+from demo.pocket_graphs import POCKET_GRAPHS
+from demo.random_models import ensure
 from demo.server import Server
 
 FOLDER = ROOT / "workflows"
+GRAPHS = graphs.GRAPHS | FACE_GRAPHS
+MODELS = graphs.MODELS | FACE_MODELS
 MODELS_FOLDER = ROOT / "out" / "random_models"
 LARGEST = 150_000  # bytes of a picture
+ALL_GRAPHS = GRAPHS | POCKET_GRAPHS
 # Nodes stand in columns, as wide as the widest node in each.
 BUILD = """async ({nodes, gap}) => {
     app.graph.clear();
@@ -84,10 +90,12 @@ def build(page: Page, name: str, graph: Graph) -> dict[str, Any]:
 
 
 def write(page: Page, name: str) -> None:
-    workflow = build(page, name, GRAPHS[name]())
+    workflow = build(page, name, ALL_GRAPHS[name]())
     page.open(workflow)
     save_json(FOLDER / f"{name}.json", workflow)
     save_json(FOLDER / "api" / f"{name}.json", page.prompt())
+    if name in POCKET_GRAPHS:  # its models are real, so its pictures mean something
+        page.run()
     page.picture(FOLDER / f"{name}.png")
     save_jpeg(FOLDER / f"{name}.png", FOLDER / f"{name}.jpg")
 
@@ -111,9 +119,13 @@ def save_jpeg(source: Path, target: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[*GRAPHS, []], help="workflows to write; all when none is named")
-    names = parser.parse_args().names or list(GRAPHS)
-    ensure(MODELS_FOLDER, list(FILES))
+    parser.add_argument(
+        "names", nargs="*", choices=[*ALL_GRAPHS, []], help="workflows to write; all when none is named"
+    )
+    names = parser.parse_args().names or list(ALL_GRAPHS)
+    if set(names) - POCKET_GRAPHS.keys():
+        ensure(MODELS_FOLDER)
+    MODELS_FOLDER.mkdir(parents=True, exist_ok=True)
     with Server(find_or_fetch(), ROOT / "out" / "workflows", MODELS_FOLDER) as server:
         for name in names:
             with open_page(server.address) as page:  # a fresh one: the page keeps previews by node number

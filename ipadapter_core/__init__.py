@@ -2,7 +2,7 @@
 
 from .adapter import IPAdapter, build_adapter, extra_keys, layer_widths
 from .attention import ImageKV, ImageKVLayer, attention, decoupled_attention
-from .checkpoint import WeightsFile, read_adapter, read_weights, write_adapter
+from .checkpoint import WeightsFile, read_adapter, read_weights, write_adapter, write_pickle
 from .describe import describe, licence, needs
 from .detect import detect
 from .layers import Layer, attention_names, layer_table
@@ -55,4 +55,5 @@ __all__ = [
     "read_weights",
     "told",
     "write_adapter",
+    "write_pickle",
 ]

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from .adapter import build_adapter, extra_keys
-from .checkpoint import WeightsFile, find_adapter, read_adapter, read_weights, write_adapter
+from .checkpoint import WeightsFile, find_adapter, read_adapter, read_weights, write_adapter, write_pickle
 from .describe import ENCODER_FILES, family, licence, needs
 from .detect import detect
 from .lora import lora_of
@@ -67,7 +67,10 @@ def convert(source: Path, target: Path, text_projection: Path | None = None) -> 
             raise ValueError(f"{text_projection} has no {TEXT_PROJECTION}weight and .bias: choose Kolors' UNet")
         tensors |= added
     build_adapter(tensors)
-    write_adapter(target, tensors, file.metadata)
+    if target.suffix == ".bin":
+        write_pickle(target, tensors)
+    else:
+        write_adapter(target, tensors, file.metadata)
     lost = (
         " (its metadata are left out: a pickle has no place for them)"
         if target.suffix == ".bin" and file.metadata

@@ -68,7 +68,7 @@ def build_adapter(
     """Build and fill an adapter in the file's own precision; keys that no adapter has are left out.
 
     spec: what the adapter is; None: what `detect` tells.
-    Raises ValueError when the tensors are no adapter, or weights are missing or of the wrong shape.
+    Raises ValueError when the tensors are no adapter, or weights are missing, of the wrong shape or whole numbers.
     """
     spec = spec or detect(tensors)
     adapter = IPAdapter(spec, layer_widths(tensors, spec), operations, device="meta")
@@ -80,6 +80,11 @@ def build_adapter(
         if tensors[key].shape != value.shape:
             raise ValueError(
                 f"the adapter's {key} is {tuple(tensors[key].shape)}, expected {tuple(value.shape)}: download it again"
+            )
+        if not tensors[key].is_floating_point():
+            raise ValueError(
+                f"the adapter's {key} holds {str(tensors[key].dtype).removeprefix('torch.')}, expected numbers with a "
+                "point: choose a file of 32, 16 or 8 bit floats"
             )
     dtype = _widest(tensors[key].dtype for key in expected)
     adapter.load_state_dict({key: tensors[key].to(device=device, dtype=dtype) for key in expected}, assign=True)

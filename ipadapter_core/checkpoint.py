@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
+import lzma
 import os
 import pickle
+import stat
 import struct
 import uuid
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +22,17 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from .pickled import ExcessError, RefusedError, check_claims, room_for_names
+
 # Other names for the two groups, seen in published files.
 ALIASES = {"image_proj_model": "image_proj", "adapter_modules": "ip_adapter"}
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+FINITE_PART = 1 << 20  # values
 MAX_HEADER = 100_000_000  # bytes, the limit of the safetensors format
-# What torch's unpickler raises on a damaged file, found by cutting files and changing bytes.
+# What readers of pickles and zips raise on a damaged file, found by cutting files and changing bytes.
 DAMAGED = (
-    RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, struct.error,
+    RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError, OverflowError,
+    struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
 )  # fmt: skip
 
 
@@ -43,9 +52,17 @@ def read_adapter(path: str | os.PathLike[str]) -> WeightsFile:
     path = Path(path)
     file = read_weights(path)
     for key, value in file.tensors.items():
-        if value.is_floating_point() and not torch.isfinite(value.float()).all():
+        if not _is_finite(value):
             raise ValueError(f"{path.name} has NaN or infinite weights (in {key}): its training or download failed")
     return WeightsFile({_canonical(key): value for key, value in file.tensors.items()}, file.metadata)
+
+
+def _is_finite(value: Tensor) -> bool:
+    """In parts, so that a check takes no memory of the file's own size."""
+    if not (value.is_floating_point() or value.is_complex()):
+        return True
+    parts = torch.split(value.reshape(-1), FINITE_PART)
+    return all(bool(torch.isfinite(part if part.is_complex() else part.float()).all()) for part in parts)
 
 
 def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
@@ -55,8 +72,8 @@ def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
     Raises ValueError with one sentence when the file is empty, damaged, a web page, or a pickle with code in it.
     """
     path = Path(path)
-    with path.open("rb") as file:
-        head = file.read(64)
+    _check_place(path)
+    head = _head(path)
     if not head:
         raise ValueError(f"{path.name} is empty: download it again")
     if _is_safetensors(head):
@@ -66,6 +83,29 @@ def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
     if head.startswith(b"version https://git-lfs"):
         raise ValueError(f"{path.name} is a Git LFS pointer, not the weights: fetch the file itself with git lfs pull")
     return _read_pickle(path) if head.startswith((b"PK", b"\x80")) else _read_safetensors(path)
+
+
+def _check_place(path: Path) -> None:
+    """Hold a path to a file: a pipe may wait for ever, and a device never ends."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        if not path.is_symlink():
+            raise
+        raise ValueError(f"{path.name} is a link that leads to no file: put the file itself there") from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
+        raise ValueError(f"{path.name} is {kind}, not a file of weights: choose a file")
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(64)
+    except OSError as error:
+        raise ValueError(
+            f"{path.name} cannot be read ({error.strerror}): check the disk and its permissions"
+        ) from error
 
 
 def _is_safetensors(head: bytes) -> bool:
@@ -80,17 +120,40 @@ def _canonical(key: str) -> str:
 
 def _read_safetensors(path: Path) -> WeightsFile:
     try:
+        _check_header(path)
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = dict(file.metadata() or {})
         return WeightsFile(load_file(path), metadata)
-    except safetensors.SafetensorError as error:
+    except RefusedError as error:
+        raise ValueError(f"{path.name} {error}") from error
+    except (safetensors.SafetensorError, *DAMAGED) as error:
         raise ValueError(
             f"{path.name} is truncated or damaged, or no weights at all ({error}): download it again"
         ) from error
 
 
+def _check_header(path: Path) -> None:
+    """Hold a header to the file's size, and every name to one place: the reader would take the last one."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 + length:
+            raise ValueError(f"its header would be {length:,} bytes")
+        if length > room_for_names(size):
+            raise ExcessError(f"has {length:,} bytes of names in {size:,}")
+        json.loads(file.read(length), object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name comes twice in its header")
+    return found
+
+
 def _read_pickle(path: Path) -> WeightsFile:
     try:
+        check_claims(path)
         with path.open("rb") as file:  # by path, torch goes by the name's ending
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -98,6 +161,8 @@ def _read_pickle(path: Path) -> WeightsFile:
             f"{path.name} holds more than weights, or is damaged, and was not loaded (nothing in it was run): "
             "use the .safetensors file of the same adapter, or download it again"
         ) from error
+    except RefusedError as error:
+        raise ValueError(f"{path.name} {error}") from error
     except DAMAGED as error:
         raise ValueError(f"{path.name} is truncated or damaged: download it again") from error
     return WeightsFile(_flatten(content, path))
@@ -131,15 +196,16 @@ def find_adapter(path: Path) -> Path:
 
 
 def write_adapter(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write an adapter in the published layout, atomically: safetensors, or a pickle where the name ends with .bin.
+    """Write an adapter as safetensors in the published layout, atomically.
 
-    A pickle has no metadata. The old file stays until the new one is whole.
+    The old file stays until the new one is whole.
     Raises OSError when the folder cannot be written or is full; the old file is then untouched.
     """
-    path = Path(path)
+    _write(Path(path), save({key: value.detach().contiguous() for key, value in tensors.items()}, dict(metadata)))
+
+
+def _write(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    tensors = {key: value.detach().contiguous() for key, value in tensors.items()}
-    data = _pickled(tensors) if path.suffix == ".bin" else save(tensors, dict(metadata))
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -150,19 +216,21 @@ def write_adapter(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], m
         temporary.unlink(missing_ok=True)
 
 
-def _pickled(tensors: Mapping[str, Tensor]) -> bytes:
-    """The layout of published .bin files: {"image_proj": {...}, "ip_adapter": {...}}.
+def write_pickle(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> None:
+    """Write an adapter as published .bin files are, atomically: {"image_proj": {...}, "ip_adapter": {...}}.
 
-    A tensor that is part of a larger one is cloned: torch would write all of the larger one.
+    A pickle has no metadata. Raises OSError as `write_adapter` does.
     """
     nested: dict[str, Any] = {}
     for key, value in tensors.items():
-        value = value.clone() if value.untyped_storage().nbytes() > value.nbytes else value
+        whole = value.detach().contiguous()
+        if whole.untyped_storage().nbytes() > whole.nbytes:  # torch would write all of what it is a part of
+            whole = whole.clone()
         group, _, rest = key.partition(".")
         if rest:
-            nested.setdefault(group, {})[rest] = value
+            nested.setdefault(group, {})[rest] = whole
         else:
-            nested[group] = value
+            nested[group] = whole
     data = io.BytesIO()
     torch.save(nested, data)
-    return data.getvalue()
+    _write(Path(path), data.getvalue())

@@ -19,6 +19,7 @@ from .spec import (
     ResamplerProjection,
 )
 
+LONGEST = 80  # characters of a key in a sentence
 HEAD_WIDTH = 64  # of every published resampler
 FACE_ID_TOKENS = 4  # FaceID portrait has 16 for each face
 FULL_FACE_TOKENS = 257  # one for each hidden state of an encoder with 16 x 16 patches and the class
@@ -78,73 +79,122 @@ def detect(state_dict: Mapping[str, HasShape]) -> AdapterSpec:
     )
 
 
-def _family(proj: Shapes, context_dim: int, has_lora: bool) -> dict[str, Any] | None:
-    """The fields of the spec that the projection's keys and shapes tell, specific before general; None: unknown."""
-    if proj.keys() >= IDENTITY_KEYS and proj["proj.0.weight"][1] == IDENTITY_DIM:
-        token_dim = proj["norm.weight"][0]
-        num_tokens = proj["proj.2.weight"][0] // token_dim
-        hidden = proj["proj.0.weight"][0]
-        if perceiver := _perceiver(proj, "perceiver_resampler."):
-            return _face_plus(proj, context_dim, hidden, perceiver) | {"num_tokens": num_tokens, "has_lora": has_lora}
-        return {
-            "family": "FaceID" if has_lora or num_tokens == FACE_ID_TOKENS else "FaceID portrait",
-            "feature": None,
-            "feature_dim": 0,
-            "identity": "normed",
-            "num_tokens": num_tokens,
-            "projection": IdentityProjection(hidden),
-            "has_lora": has_lora,
-        }
-    resampler = _perceiver(proj, "")
-    if resampler and "latents" in proj:
-        common = {"feature_dim": proj["proj_in.weight"][1], "num_tokens": proj["latents"][1], "projection": resampler}
-        if common["feature_dim"] == IDENTITY_DIM:
-            # The identity is a sequence of one hidden state, and not normed.
-            return common | {"family": "FaceID portrait unnorm", "feature": None, "feature_dim": 0, "identity": "raw"}
-        if context_dim == resampler.width == KOLORS_DIM and common["feature_dim"] == VIT_L_DIM:
-            return common | {"family": "Kolors plus", "feature": "penultimate", "feature_length": KOLORS_FEATURES}
-        return common | {"family": "plus", "feature": "penultimate"}
-    if proj.keys() >= {"proj.0.weight", "proj.2.weight", "proj.3.weight"}:
-        hidden, feature_dim = proj["proj.0.weight"]
-        return {
-            "family": "full-face",
-            "feature": "penultimate",
-            "feature_dim": feature_dim,
-            "num_tokens": FULL_FACE_TOKENS,
-            "projection": MLPProjection(hidden),
-        }
-    if proj.keys() >= {"proj.weight", "norm.weight"}:
-        rows, feature_dim = proj["proj.weight"]
-        return {
-            "family": "base",
-            "feature": "pooled",
-            "feature_dim": feature_dim,
-            "num_tokens": rows // context_dim,
-            "projection": LinearProjection(),
-        }
-    return None
+# What a family's function gives: fields of the spec. It is None where the projection is of another family.
+Fields = dict[str, Any] | None
 
 
-def _face_plus(proj: Shapes, context_dim: int, hidden: int, perceiver: ResamplerProjection) -> dict[str, Any]:
+def _family(proj: Shapes, context_dim: int, has_lora: bool) -> Fields:
+    """The fields that the projection's keys and shapes tell, specific before general."""
+    return (
+        _face_id_plus(proj, context_dim, has_lora)
+        or _face_id(proj, has_lora)
+        or _unnorm(proj)
+        or _kolors_plus(proj, context_dim)
+        or _plus(proj)
+        or _full_face(proj)
+        or _base(proj, context_dim)
+    )
+
+
+def _face_id(proj: Shapes, has_lora: bool) -> Fields:
+    """FaceID, and its portrait: the same keys, without a LoRA and with more tokens."""
+    if not (proj.keys() >= IDENTITY_KEYS and proj["proj.0.weight"][1] == IDENTITY_DIM):
+        return None
+    num_tokens = proj["proj.2.weight"][0] // proj["norm.weight"][0]
+    return {
+        "family": "FaceID" if has_lora or num_tokens == FACE_ID_TOKENS else "FaceID portrait",
+        "feature": None,
+        "feature_dim": 0,
+        "identity": "normed",
+        "num_tokens": num_tokens,
+        "projection": IdentityProjection(proj["proj.0.weight"][0]),
+        "has_lora": has_lora,
+    }
+
+
+def _face_id_plus(proj: Shapes, context_dim: int, has_lora: bool) -> Fields:
     """FaceID plus, and Kolors': there the tokens are as wide as the text before the base projects it."""
+    perceiver = _perceiver(proj, "perceiver_resampler.")
+    found = _face_id(proj, has_lora)
+    if perceiver is None or found is None:
+        return None
     token_dim = proj["norm.weight"][0]
-    common = {
+    found |= {
+        "family": "FaceID plus",
         "feature": "penultimate",
         "feature_dim": proj["perceiver_resampler.proj_in.weight"][1],
-        "projection": IdentityResamplerProjection(hidden, perceiver),
+        "projection": IdentityResamplerProjection(proj["proj.0.weight"][0], perceiver),
+        "face_crop": FaceCrop("aligned", 256 if context_dim == SDXL_DIM else 224),
         "shortcut": True,  # v2's, and that of every published file but the first one
     }
-    if token_dim != context_dim:
-        return common | {
-            "family": "Kolors FaceID plus",
-            "identity": "raw",
-            "token_dim": token_dim,
-            "face_crop": FaceCrop("box", 336),
-            "feature_length": KOLORS_FEATURES,
-            "zero_features": True,
-        }
-    size = 256 if context_dim == SDXL_DIM else 224
-    return common | {"family": "FaceID plus", "identity": "normed", "face_crop": FaceCrop("aligned", size)}
+    if token_dim == context_dim:
+        return found
+    return found | {
+        "family": "Kolors FaceID plus",
+        "identity": "raw",
+        "token_dim": token_dim,
+        "face_crop": FaceCrop("box", 336),
+        "feature_length": KOLORS_FEATURES,
+        "zero_features": True,
+    }
+
+
+def _plus(proj: Shapes) -> Fields:
+    """plus, plus-face, composition: one layout."""
+    resampler = _perceiver(proj, "")
+    if resampler is None or "latents" not in proj:
+        return None
+    return {
+        "family": "plus",
+        "feature": "penultimate",
+        "feature_dim": proj["proj_in.weight"][1],
+        "num_tokens": proj["latents"][1],
+        "projection": resampler,
+    }
+
+
+def _unnorm(proj: Shapes) -> Fields:
+    """The resampler of plus on an identity, as a sequence of one and not normed."""
+    found = _plus(proj)
+    if found is None or found["feature_dim"] != IDENTITY_DIM:
+        return None
+    return found | {"family": "FaceID portrait unnorm", "feature": None, "feature_dim": 0, "identity": "raw"}
+
+
+def _kolors_plus(proj: Shapes, context_dim: int) -> Fields:
+    """The resampler of plus, as wide as Kolors' text, on ViT-L."""
+    found = _plus(proj)
+    if found is None or found["feature_dim"] != VIT_L_DIM:
+        return None
+    is_kolors = context_dim == found["projection"].width == KOLORS_DIM
+    return found | {"family": "Kolors plus", "feature_length": KOLORS_FEATURES} if is_kolors else None
+
+
+def _full_face(proj: Shapes) -> Fields:
+    if not proj.keys() >= {"proj.0.weight", "proj.2.weight", "proj.3.weight"}:
+        return None
+    hidden, feature_dim = proj["proj.0.weight"]
+    return {
+        "family": "full-face",
+        "feature": "penultimate",
+        "feature_dim": feature_dim,
+        "num_tokens": FULL_FACE_TOKENS,
+        "projection": MLPProjection(hidden),
+    }
+
+
+def _base(proj: Shapes, context_dim: int) -> Fields:
+    """base, light, vit-G: one layout."""
+    if not proj.keys() >= {"proj.weight", "norm.weight"}:
+        return None
+    rows, feature_dim = proj["proj.weight"]
+    return {
+        "family": "base",
+        "feature": "pooled",
+        "feature_dim": feature_dim,
+        "num_tokens": rows // context_dim,
+        "projection": LinearProjection(),
+    }
 
 
 def _perceiver(proj: Shapes, prefix: str) -> ResamplerProjection | None:
@@ -184,5 +234,5 @@ def _what_it_is_instead(keys: Mapping[str, object]) -> str:
 
 
 def _some(keys: Mapping[str, object]) -> str:
-    names = sorted(keys)
+    names = [key if len(key) < LONGEST else f"{key[:LONGEST]}..." for key in sorted(keys)]
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "") if names else "none"

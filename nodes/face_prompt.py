@@ -12,7 +12,7 @@ from ..ipadapter_core import FaceCrop
 from ..ipadapter_core.picture import squares
 from ..ipadapter_core.spec import IDENTITY_DIM, Feature
 from .encoders import encode_zeros
-from .image_prompt import encoded
+from .image_prompt import digest_of, encoded
 
 
 class FacePrompt:
@@ -35,6 +35,12 @@ class FacePrompt:
         self._identities = identities
         self._features: dict[FaceCrop, dict[Feature, Tensor]] = {}
         self._unconditional: dict[Feature, Tensor] = {}
+
+    @property
+    def digest(self) -> str:
+        """Of the faces' identities, and of their pictures where there are any."""
+        pixels = torch.zeros(0) if self.crops is None else self.crops(FaceCrop("box", 224))
+        return digest_of(torch.cat([self._identities.flatten(), pixels.flatten()]))
 
     def identities(self) -> Tensor:
         return self._identities

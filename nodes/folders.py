@@ -9,11 +9,14 @@ import folder_paths
 
 ADAPTERS = "ipadapter"
 ENCODERS = "clip_vision"
+FACES = "insightface"
+PROMPTS = "image_prompts"
 
 
 def register() -> None:
-    """Make `models/ipadapter` known to ComfyUI, beside any folder that its extra paths name."""
-    folder_paths.add_model_folder_path(ADAPTERS, str(Path(folder_paths.models_dir, ADAPTERS)))
+    """Make our folders in `models/` known to ComfyUI, beside any folder that its extra paths name."""
+    for kind in (ADAPTERS, FACES, PROMPTS):
+        folder_paths.add_model_folder_path(kind, str(Path(folder_paths.models_dir, kind)))
 
 
 def adapter_files() -> list[str]:
@@ -29,6 +32,35 @@ def encoder_files() -> list[str]:
         if config.parent != root
     ]
     return folder_paths.get_filename_list(ENCODERS) + folders
+
+
+def prompt_files() -> list[str]:
+    return [name for name in folder_paths.get_filename_list(PROMPTS) if not Path(name).name.startswith(".")]
+
+
+# Where people have a face model, in a folder of its name: insightface's own layout, a flat one, and either of them
+# around a zip that was unpacked with its folder.
+FACE_LAYOUTS = ("models/{0}", "{0}", "models/{0}/{0}", "{0}/{0}")
+
+
+def face_model_names() -> list[str]:
+    """Folders of face models that are there, in any layout."""
+    roots = [Path(root, part) for root in folder_paths.get_folder_paths(FACES) for part in ("models", ".")]
+    names = {path.name for root in roots if root.is_dir() for path in root.iterdir() if any(path.glob("*.onnx"))}
+    return sorted(names)
+
+
+def face_model_folder(name: str, files: str) -> Path:
+    """The folder of a face model. Raises ValueError that names where it was looked for, and the `files` for there."""
+    roots = folder_paths.get_folder_paths(FACES)
+    if Path(name).name == name:  # a name from a graph must not lead out of the folders
+        for root in roots:
+            for layout in FACE_LAYOUTS:
+                folder = Path(root, layout.format(name))
+                if any(folder.glob("*.onnx")):
+                    return folder
+    places = " or ".join(str(Path(root, "models", name)) for root in roots)
+    raise ValueError(f"the face model {name} was not found: put {files} into {places}")
 
 
 def path_of(kind: str, name: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import comfy.utils
@@ -30,6 +31,11 @@ class ImagePrompt:
         self._features: dict[Feature, Tensor] = {}
         self._unconditional: dict[Feature, Tensor] = {}
 
+    @property
+    def digest(self) -> str:
+        """Of the pictures as the encoder sees them."""
+        return digest_of(self.pixels)
+
     def features(self, feature: Feature, crop: FaceCrop | None = None) -> Tensor:
         """Pooled [P, F] or penultimate [P, S, F] features of the pictures; there are no faces to crop.
 
@@ -48,6 +54,12 @@ class ImagePrompt:
 
     def identities(self) -> None:
         """There are no faces known in plain pictures."""
+
+
+def digest_of(values: Tensor) -> str:
+    """SHA-256 of numbers and their shape, the same on every machine."""
+    content = values.detach().cpu().float().contiguous()
+    return hashlib.sha256(repr(tuple(content.shape)).encode() + content.numpy().tobytes()).hexdigest()
 
 
 def encoded(encoder: Any, pixels: Tensor) -> dict[Feature, Tensor]:

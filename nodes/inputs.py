@@ -21,6 +21,10 @@ NORM = 1e-3  # identities are taken as normed when every length is this close to
 class Prompt(Protocol):
     """An image prompt of P pictures or faces."""
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the pictures, or of what stands for them."""
+
     def features(self, feature: Feature, crop: FaceCrop | None = None) -> Tensor:
         """Pooled [P, F] or penultimate [P, S, F] features; with `crop`, those of the faces cut in that way.
 

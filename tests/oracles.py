@@ -36,9 +36,12 @@ def package_projection(weights: dict[str, Tensor]) -> nn.Module | None:
     with torch.device("meta"):  # the weights are assigned: the largest projection is used once, not twice
         if "latents" in proj:
             _, queries, dim = proj["latents"].shape
+            depth = len({key.split(".")[1] for key in proj if key.startswith("layers.")})
             model: nn.Module = Resampler(
-                dim=dim, depth=4, dim_head=64, heads=proj["layers.0.0.to_q.weight"].shape[0] // 64, num_queries=queries,
-                embedding_dim=proj["proj_in.weight"].shape[1], output_dim=proj["proj_out.weight"].shape[0], ff_mult=4,
+                dim=dim, depth=depth, dim_head=64, num_queries=queries,
+                heads=proj["layers.0.0.to_q.weight"].shape[0] // 64, embedding_dim=proj["proj_in.weight"].shape[1],
+                output_dim=proj["proj_out.weight"].shape[0],
+                ff_mult=proj["layers.0.1.1.weight"].shape[0] // dim,
             )  # fmt: skip
         elif "perceiver_resampler.proj_in.weight" in proj:
             return None

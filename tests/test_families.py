@@ -177,3 +177,21 @@ def test_family(name: str, request: pytest.FixtureRequest) -> None:
         figures.row(request, TITLE, line)
         assert max(in_tokens, in_prediction) <= BAR
     assert effect > 1e-2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2], ids=str)
+@pytest.mark.parametrize("name", ["plus, plus-face, composition SD1.5", "full-face SD1.5", "FaceID plus v2 SD1.5"])
+def test_low_precision_files_are_computed_in_fp32(name: str, dtype: torch.dtype) -> None:
+    """A file's rounding is all that it loses: the same as with its weights in fp32, bit for bit."""
+    row = ROWS[name]
+    shapes = {key: value for key, value in LAYOUTS[row.layout].items() if "_lora." not in key}
+    rounded = {key: value.to(dtype) for key, value in published.filled(shapes).items()}
+    prompt = models.Features.random()
+    inputs = given(row, prompt, [0, 1])
+    results = []
+    for weights in (rounded, {key: value.float() for key, value in rounded.items()}):
+        adapter = models.loaded_adapter(weights)
+        with torch.inference_mode():
+            tokens = adapter.model.image_tokens(*inputs)
+            results.append([tokens, *(x for pair in adapter.model.keys_values(tokens).values() for x in pair)])
+    assert all(a.dtype == b.dtype == torch.float32 and torch.equal(a, b) for a, b in zip(*results))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import struct
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import aiohttp
 import figures
 import host
 import psutil
@@ -16,6 +20,7 @@ pytestmark = pytest.mark.comfy
 
 core = host.part("ipadapter_core")
 ROUNDS, LIMIT = 3, 0.02
+TEXT_EVENT = 3  # of ComfyUI's binary messages
 CHANNELS = 32  # of TestSmallModels
 THIN = core.ResamplerProjection(2048, 1, 12, 64)
 SHAPES = {
@@ -105,3 +110,36 @@ def test_three_rounds_of_all_families(server: Server, request: pytest.FixtureReq
     figures.row(request, "memory of a server", line)
     assert len(set(digests)) == len(SHAPES) * ROUNDS
     assert abs(growth) <= LIMIT
+
+
+def test_the_node_says_what_a_file_is_and_its_licence(server: Server) -> None:
+    """The page shows texts that come for a node; here they are read as the page reads them."""
+    folder = server.models / "ipadapter"
+    write(folder, "FaceID")
+
+    async def texts() -> list[str]:
+        found: list[str] = []
+        async with (
+            aiohttp.ClientSession(server.address) as session,
+            session.ws_connect("/ws?clientId=listener", max_msg_size=0) as messages,
+        ):
+            async with session.post("/prompt", json={"prompt": graph("FaceID", 9), "client_id": "listener"}) as answer:
+                assert answer.status == 200
+            async for message in messages:
+                if message.type is aiohttp.WSMsgType.BINARY:
+                    kind, length = struct.unpack(">II", message.data[:8])
+                    if kind == TEXT_EVENT:
+                        found.append(f"{message.data[8 : 8 + length].decode()}: {message.data[8 + length :].decode()}")
+                elif message.json()["type"] in ("execution_success", "execution_error"):
+                    return found
+        return found
+
+    try:
+        with ThreadPoolExecutor(1) as thread:  # the caller's may have a running event loop
+            said = thread.submit(asyncio.run, asyncio.wait_for(texts(), 60)).result()
+    finally:
+        (folder / "FaceID.safetensors").unlink()
+    print("\n" + "\n".join(said))
+    (text,) = (text for text in said if text.startswith("adapter: "))
+    for words in ("FaceID adapter for SD1.5", "4 image tokens for each face", "research only", "LoRA"):
+        assert words in text

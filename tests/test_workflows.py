@@ -14,11 +14,13 @@ from PIL import Image
 
 from demo import prompts
 from demo.page import Page
+from demo.pocket.places import Places
 from demo.server import Result, Server, ServerError
 
 pytestmark = pytest.mark.comfy
 SIZE, STEPS = 256, 2
 RUN = sorted(prompts.NAMES, key=lambda name: (name == "sdxl", name))  # the largest last, when the others are freed
+POCKET = [name for name in prompts.NAMES if name.startswith("pocket_")]  # as they are: small, and with real models
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +39,19 @@ def ran(name: str, server: Server, results: dict[str, Result]) -> Result:
     if name not in results:
         if name == "sdxl":
             server.free()
-        content = prompts.smaller(prompts.prompt(name), SIZE, STEPS)
-        results[name] = server.run(content, prompts.workflow(name))
+        results[name] = server.run(asked(name), prompts.workflow(name))
     return results[name]
 
 
-def test_there_are_the_eight_workflows():
-    expected = "controlnet image_and_text image_prompt image_to_image inpaint sdxl t2i_adapter two_references"
-    assert expected.split() == prompts.NAMES
+def asked(name: str) -> prompts.Prompt:
+    return prompts.prompt(name) if name in POCKET else prompts.smaller(prompts.prompt(name), SIZE, STEPS)
+
+
+def test_there_are_these_workflows():
+    published = "controlnet image_and_text image_prompt image_to_image inpaint sdxl t2i_adapter two_references"
+    faces = "face_id_plus plus_face two_faces"
+    pocket = "controlnet fine_grained image_and_text image_prompt other_look two_references weights"
+    assert sorted([*published.split(), *faces.split(), *(f"pocket_{name}" for name in pocket.split())]) == prompts.NAMES
 
 
 @pytest.mark.parametrize("name", prompts.NAMES)
@@ -75,9 +82,10 @@ def test_published_models_can_be_offered(name: str):
         value
         for node in prompts.prompt(name).values()
         for value in node["inputs"].values()
-        if isinstance(value, str) and value.endswith((".safetensors", ".pth"))
+        if isinstance(value, str) and value.endswith((".safetensors", ".pth", ".bin"))
     }
-    assert set(offered) == named
+    own = {path.name for path in (Places.weights).rglob("*.safetensors")} if name in POCKET else set()
+    assert set(offered) == named - own
     assert all(url.startswith("https://") for url, _ in offered.values())
 
 
@@ -96,10 +104,9 @@ def test_runs_and_the_picture_carries_its_graph(name: str, server: Server, resul
     assert picture.size == (SIZE, SIZE)
     assert np.asarray(picture).std() > 1  # neither black nor of one colour
     assert json.loads(picture.info["workflow"]) == prompts.workflow(name)
-    asked = prompts.smaller(prompts.prompt(name), SIZE, STEPS)
     carried = json.loads(picture.info["prompt"])  # ComfyUI adds what it knows of changed files
     assert {key: node["inputs"] for key, node in carried.items()} == {
-        key: node["inputs"] for key, node in asked.items()
+        key: node["inputs"] for key, node in asked(name).items()
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ipadapter_core import AdapterSpec, detect, read_adapter, write_adapter
+from ipadapter_core import AdapterSpec, detect, read_adapter, write_adapter, write_pickle
 
 from . import checkpoint
 from .adapter import is_appended
@@ -24,7 +24,10 @@ def export(source: Path, out: Path, half: bool = False, raw: bool = False) -> st
     if half:
         tensors = {key: value.half() for key, value in tensors.items()}
     about = _simple(metadata) if is_appended(tensors) else _about(detect(tensors))
-    write_adapter(out, tensors, metadata)
+    if out.suffix == ".bin":
+        write_pickle(out, tensors)
+    else:
+        write_adapter(out, tensors, metadata)
     return f"{out}: {about}, step {metadata.get('step', '?')}"
 
 

@@ -35,12 +35,12 @@ class Stage:
     checkpoint: str
 
 
-def _adapter(preset: str) -> Stage:
+def _adapter(name: str) -> Stage:
     return Stage(
-        partial(adapters.train, preset),
-        partial(adapters.report, preset),
-        lambda places: places.adapters / f"{preset}.safetensors",
-        f"runs/{preset}",
+        partial(adapters.train, name),
+        partial(adapters.report, name),
+        lambda places: places.adapter(name),
+        f"runs/{name}",
     )
 
 
@@ -58,6 +58,7 @@ STAGES = {
     "base": Stage(base.train, base.report, lambda places: places.base / "unet" / WEIGHTS, "base.pt"),
     "pocket": _adapter("pocket"),
     "pocket_plus": _adapter("pocket_plus"),
+    adapters.SIMPLE: _adapter(adapters.SIMPLE),
     "controlnet": Stage(control.train, control.report, lambda places: places.controlnet / WEIGHTS, "controlnet.pt"),
     "look": Stage(look.train, look.report, lambda places: places.look, "look.pt"),
 }

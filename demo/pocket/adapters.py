@@ -16,11 +16,12 @@ from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ipadapter_core import IPAdapter, build_adapter, read_adapter
-from trainer.attention import install
+from ipadapter_core import IPAdapter, read_adapter
+from trainer.adapter import load_adapter
+from trainer.attention import Kind, install
 
 from . import autoencoder, base, vision
-from .data import Pictures, references, training_pictures
+from .data import references, training_pictures
 from .judge import load as load_judge
 from .places import ROOT, Places
 from .sampling import Predict, sample
@@ -28,6 +29,7 @@ from .scenes import ATTRIBUTES, DEVELOP, captions
 from .sheets import interleaved, save_rows
 
 NUM_PICTURES = 20_000  # of the training pictures
+SIMPLE = "pocket_simple"
 LIST = "pictures/train.json"  # in the work folder, as the presets name it
 
 
@@ -47,30 +49,30 @@ def write_list(places: Places) -> None:
     temporary.replace(path)
 
 
-def train(preset: str, places: Places) -> None:
+def train(name: str, places: Places) -> None:
     """Cache, train or go on, and export: three commands that anyone could type."""
     write_list(places)
-    run = places.work / "runs" / preset
+    run, preset = places.work / "runs" / name, "pocket" if name == SIMPLE else name
     settings = {
         "model.base": places.base, "model.encoder": places.encoder, "data.source": places.work / LIST,
         "data.cache": places.work / "cache", "run.folder": run,
-    }  # fmt: skip
+    } | ({"adapter.attention": "appended"} if name == SIMPLE else {})  # fmt: skip
     with_settings = [word for key, value in settings.items() for word in ("--set", f"{key}={json.dumps(str(value))}")]
     trainer("cache", preset, *with_settings)
     if (run / "config.toml").exists():
         trainer("resume", run)
     else:
         trainer("train", preset, *with_settings)
-    places.adapters.mkdir(parents=True, exist_ok=True)
-    trainer("export", run, places.adapters / f"{preset}.safetensors", "--half")
+    places.adapter(name).parent.mkdir(parents=True, exist_ok=True)
+    trainer("export", run, places.adapter(name), "--half")
 
 
 def trainer(*arguments: str | Path) -> None:
     subprocess.run([sys.executable, "-m", "trainer", *map(str, arguments)], check=True, cwd=ROOT)
 
 
-def load(places: Places, preset: str) -> IPAdapter:
-    return build_adapter(read_adapter(places.adapters / f"{preset}.safetensors").tensors).float()
+def load(places: Places, name: str) -> IPAdapter:
+    return load_adapter(read_adapter(places.adapter(name)).tensors, base.load(places))
 
 
 @torch.no_grad()
@@ -88,11 +90,12 @@ def zero_features(places: Places, adapter: IPAdapter) -> Tensor:
 
 
 def prompted(
-    places: Places, adapter: IPAdapter, pictures: Tensor, text: Tensor | None = None, weight: float = 1.0
-) -> Predict:
+    places: Places, adapter: IPAdapter, pictures: Tensor, text: Tensor | None = None, weight: float = 1.0,
+    kind: Kind = "decoupled",
+) -> Predict:  # fmt: skip
     """A denoiser that follows pictures [N, 3, 64, 64], and text states [N, 77, 64] (None: the empty text)."""
     unet, empty = base.load(places), base.text_states(places, [""])
-    prompts, count = install(unet), len(pictures)
+    prompts, count = install(unet, kind), len(pictures)
     features = torch.cat(
         [zero_features(places, adapter).expand_as(given := features_of(places, adapter, pictures)), given]
     )
@@ -107,22 +110,21 @@ def prompted(
 
 
 @torch.no_grad()
-def report(preset: str, places: Places, count: int = 128, guidance: float = 4.0) -> dict[str, object]:
+def report(name: str, places: Places, count: int = 128, guidance: float = 4.0) -> dict[str, object]:
     """Image alone, on combinations held out: the share of pictures that agree with their reference, by the judge."""
-    pictures: Pictures = references(count, DEVELOP)
-    given, adapter = pictures.of(torch.arange(count)), load(places, preset)
-    latents = torch.cat(
-        [
-            sample(
-                prompted(places, adapter, given[start : start + 64]), len(given[start : start + 64]), guidance, start
-            )
-            for start in range(0, count, 64)
-        ]
+    pictures, adapter, kind = (
+        references(count, DEVELOP),
+        load(places, name),
+        "appended" if name == SIMPLE else "decoupled",
     )
-    made = autoencoder.decode(autoencoder.load(places), latents)
-    save_rows(places.sheets / f"{preset}_image_only.png", interleaved(given[:64], made[:64], 16))
+    latents = []
+    for rows in torch.arange(count).split(64):
+        denoiser = prompted(places, adapter, pictures.of(rows), kind=kind)
+        latents.append(sample(denoiser, len(rows), guidance, int(rows[0])))
+    made = autoencoder.decode(autoencoder.load(places), torch.cat(latents))
+    save_rows(places.sheets / f"{name}_image_only.png", interleaved(pictures.of(torch.arange(64)), made[:64], 16))
     right = load_judge(places).verdict(made).attributes == pictures.scenes
-    shares = {name: round(float(right[:, place].float().mean()), 4) for place, name in enumerate(ATTRIBUTES)}
+    shares = {word: round(float(right[:, place].float().mean()), 4) for place, word in enumerate(ATTRIBUTES)}
     return {
         "pictures": count,
         "guidance": guidance,

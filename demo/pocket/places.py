@@ -34,6 +34,11 @@ class Places:
         """Folder of the adapters."""
         return self.weights / "ipadapter"
 
+    def adapter(self, name: str) -> Path:
+        """An adapter's file; the simple one, which no node runs, is apart from those that ComfyUI lists."""
+        folder = self.weights / "comparison" if name == "pocket_simple" else self.adapters
+        return folder / f"{name}.safetensors"
+
     @property
     def controlnet(self) -> Path:
         """A diffusers folder of the ControlNet for silhouettes."""

@@ -22,7 +22,7 @@ from .fitting import Recipe, fit, write_weights
 from .places import Places
 from .scenes import ATTRIBUTES, BACKGROUND, COLOUR, COUNTS, DEVELOP, SHAPE
 
-RECIPE = Recipe(steps=1_400, batch=128, rate=1.5e-3, warmup=100, decay=0.05, average=0.99)
+RECIPE = Recipe(steps=2_000, batch=128, rate=1.5e-3, warmup=100, decay=0.05, average=0.99)
 WIDTH, EMBED = 128, 64
 RECOLOURED = 0.75  # of a batch
 SHIFT = 2  # pixels

@@ -10,6 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 CORE = {"torch", "einops", "safetensors", "numpy", "PIL"}
+FACES = {"insightface", "onnxruntime", "onnx", "cv2"}
 COMFYUI = {"comfy", "comfy_api", "comfy_extras", "folder_paths", "comfyui_version", "nodes", "server"}
 TRAINER = {"diffusers", "transformers", "accelerate", "deepspeed", "trainer"}
 
@@ -50,8 +51,19 @@ def test_core_imports_only_plain_torch_and_itself(path):
 @pytest.mark.parametrize("path", files("nodes"), ids=lambda path: path.name)
 def test_nodes_reach_the_core_through_the_pack_and_never_the_trainer(path):
     """The core is loaded under the pack's name in ComfyUI: an absolute import would load it twice."""
-    assert inside(path, "nodes") <= {"ipadapter_core", "demo"}
+    assert inside(path, "nodes") <= {"ipadapter_core"} | ({"demo"} if path.name == "pocket.py" else set())
     assert not outside(path) & (TRAINER | {"ipadapter_core", "demo"})
+
+
+def test_one_file_of_the_nodes_imports_the_faces_extra_and_only_when_it_is_used():
+    users = [path.name for path in files("nodes") if outside(path) & FACES]
+    assert users == ["faces.py"]
+    top = ast.Module(ast.parse((ROOT / "nodes" / "faces.py").read_text()).body, [])
+    late = [node for node in ast.walk(top) if isinstance(node, ast.FunctionDef)]
+    inside_functions = {id(part) for function in late for part in ast.walk(function)}
+    for node in ast.walk(top):
+        if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in inside_functions:
+            assert not FACES & {(getattr(node, "module", None) or alias.name).split(".")[0] for alias in node.names}
 
 
 @pytest.mark.parametrize("path", files("trainer"), ids=lambda path: path.name)

@@ -6,10 +6,11 @@ from torch import nn
 
 from trainer.adapter import is_appended
 
+from ..adapters import SIMPLE
 from .alone import similarity
 from .claim import Bench, Claim
 from .figures import Findings, mean
-from .orders import FINE, GLOBAL, MOST, SIMPLE, WEIGHT, Order
+from .orders import FINE, GLOBAL, MOST, WEIGHT, Order
 from .sheet import Row, save_sheet
 from .together import obeyed
 

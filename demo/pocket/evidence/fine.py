@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..scenes import ATTRIBUTES
-from .alone import against_wrong, similarity
+from .alone import against_wrong, similarity, wrong_of
 from .claim import Bench, Claim
 from .figures import Figure, Findings, mean
 from .orders import FINE, GLOBAL, MOST, Order
@@ -53,9 +53,9 @@ def measure(bench: Bench, found: Findings) -> None:
     rows, pixels = {name: bench.made[name].right for name in ("no adapter", *ADAPTERS)}, {}
     off = {name: off_by(bench.made[name], positions) for name in rows}
     rows[f"{FINE}, against the wrong reference"] = against_wrong(bench.made[FINE])
-    off[f"{FINE}, against the wrong reference"] = off_by(bench.made[FINE], positions.roll(count // 2, 0))
+    off[f"{FINE}, against the wrong reference"] = off_by(bench.made[FINE], wrong_of(positions))
     pixels = [_short(difference(bench.made[name].pictures, references)) for name in ("no adapter", *ADAPTERS)]
-    pixels.append(_short(difference(bench.made[FINE].pictures, references.roll(count // 2, 0))))
+    pixels.append(_short(difference(bench.made[FINE].pictures, wrong_of(references))))
     found.say(
         "*Position off by*: pixels between the shape's place in the reference and where the judge sees it. *Pixels*: "
         "the root mean squared difference from the reference, of 255; it takes in texture, tint, turn and outline."

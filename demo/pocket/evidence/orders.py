@@ -15,7 +15,7 @@ from ..scenes import COLOUR, COUNTS, DEVELOP, PATTERN, SHAPE, SHAPES, SIZE
 MOST = 512  # references of a world
 GUIDANCE, PAPER_GUIDANCE = 4.0, 7.5  # what suits pocket; the paper's
 WEIGHT = 0.7  # for text and picture together
-GLOBAL, FINE, SIMPLE = "pocket", "pocket_plus", "pocket_simple"  # the adapters, by the names of their files
+GLOBAL, FINE = "pocket", "pocket_plus"  # the adapters, by the names of their files
 DOWN_8, DOWN_4, MIDDLE, UP_4, UP_8 = GROUPS = (
     "down, 8 x 8",
     "down, 4 x 4",

@@ -96,7 +96,7 @@ class Studio:
     def path(self, order: Order) -> Path:
         """Where an order's pictures are kept: by its values, and the weights and sources that it needs."""
         folders = [*(ROOT / source for source in SOURCES), self.places.base, self.places.encoder]
-        folders += [self.places.adapters / f"{order.adapter}.safetensors"] if order.adapter else []
+        folders += [self.places.adapter(order.adapter)] if order.adapter else []
         folders += [self.places.controlnet] if order.has_silhouette else []
         folders += [self.places.look] if order.is_sticker else []
         words = json.dumps([dataclasses.asdict(order), [_digest(folder) for folder in folders]])
@@ -172,7 +172,7 @@ class Studio:
 
     def file(self, name: str) -> WeightsFile:
         """An adapter's file."""
-        return read_adapter(self.places.adapters / f"{name}.safetensors")
+        return read_adapter(self.places.adapter(name))
 
     def _adapter(self, name: str) -> IPAdapter:
         return load_adapter(self.file(name).tensors, self.frozen.unet)
