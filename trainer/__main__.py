@@ -1,4 +1,4 @@
-"""`python -m trainer`: train, resume, export, sample, check, cache, plan."""
+"""`python -m trainer`: train, resume, export, sample, check, faces, cache, plan."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ EXAMPLES = {
     "export": "python -m trainer export out/sd15 my_adapter.safetensors --half",
     "sample": "python -m trainer sample my_adapter.safetensors --base models/sd15 --image cat.png --out cats.png",
     "check": "python -m trainer check data/train.json --sheet seen.png",
+    "faces": "python -m trainer faces data/train.json data/faces.jsonl --model models/insightface/models/buffalo_l",
     "cache": "python -m trainer cache sd15.toml --set data.cache=cache/sd15",
     "plan": "python -m trainer plan sd15",
 }
@@ -95,6 +96,12 @@ def check(options: argparse.Namespace, _: Sequence[str]) -> int:
     return run_check(options)
 
 
+def faces(options: argparse.Namespace, _: Sequence[str]) -> int:
+    from .faces import run_faces
+
+    return run_faces(options)
+
+
 def cache(options: argparse.Namespace, _: Sequence[str]) -> int:
     from .cache import build_cache
 
@@ -161,6 +168,9 @@ def parser() -> argparse.ArgumentParser:
 
     _add_sample(command("sample", sample, "Make pictures with an adapter; the defaults are the paper's inference."))
     _add_check(command("check", check, "Look at a dataset: sizes, captions, duplicates, what would be skipped."))
+    _add_faces(
+        command("faces", faces, "Find the face in each picture: its identity and crop, for FaceID and the like.")
+    )
     with_config(command("cache", cache, "Compute once what never changes: latents, image features, text states."))
     with_config(command("plan", plan, "Print what a training would do: weights, steps, memory, files."))
     return root
@@ -175,6 +185,9 @@ def _add_set(found: argparse.ArgumentParser) -> None:
 def _add_sample(found: argparse.ArgumentParser) -> None:
     found.add_argument("adapter", metavar="ADAPTER", type=Path, help="an adapter file, a run or a checkpoint")
     found.add_argument("--image", type=Path, required=True, nargs="+", help="reference pictures")
+    found.add_argument(
+        "--identity", type=Path, nargs="+", default=[], help="for FaceID: the file of each reference's face, .npy or so"
+    )  # fmt: skip
     found.add_argument("--out", type=Path, default=Path("samples.png"))
     found.add_argument("--base", default="", help="diffusers folder or checkpoint file; a run knows its own")
     found.add_argument("--encoder", default="", help="image encoder; a run knows its own, a file its name")
@@ -194,6 +207,17 @@ def _add_check(found: argparse.ArgumentParser) -> None:
     found.add_argument("data", metavar="DATA", type=Path, help="a list, a folder, shards or a Hugging Face dataset")
     _add_set(found)
     found.add_argument("--sheet", type=Path, help="write a sheet of pictures as model and encoder will see them")
+
+
+def _add_faces(found: argparse.ArgumentParser) -> None:
+    found.add_argument("data", metavar="DATA", type=Path, help="a list or a folder of pictures")
+    found.add_argument("out", metavar="OUT", type=Path, help="the new list, .jsonl, with the columns face and identity")
+    found.add_argument("--model", default="~/.insightface/models/buffalo_l", help="folder of insightface's .onnx files")
+    found.add_argument("--pictures", default="", help="folder that names in a list are relative to, as data.pictures")
+    found.add_argument(
+        "--crop", default="aligned", choices=["aligned", "box"], help="aligned for FaceID plus, else box"
+    )
+    found.add_argument("--size", type=int, default=224, help="pixels of the crop; FaceID plus for SDXL: 256")
 
 
 if __name__ == "__main__":

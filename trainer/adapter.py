@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,28 +11,18 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from ipadapter_core import (
-    AdapterSpec,
-    IPAdapter,
-    LinearProjection,
-    ResamplerProjection,
-    build_adapter,
-    read_adapter,
-)
-from ipadapter_core.spec import Feature
+from ipadapter_core import AdapterSpec, IPAdapter, build_adapter, detect, lora_of, read_adapter, told
 
-from .attention import Kind, text_keys_values, unet_layers
-from .config import AdapterConfig, Config
+from .attention import Adaptation, Kind, text_keys_values
+from .config import Config
 from .encoder import EncoderShape
-
-TOKENS = {"base": 4, "plus": 16}
-# Width of the published resamplers, by context width; depth 4, feed-forward x4. Other bases: their context.
-RESAMPLER_WIDTH = {768: 768, 1024: 1024, 2048: 1280}
-HEAD_WIDTH = 64
+from .families import lora_rank
+from .lora import add_lora, load_lora, pairs
+from .shape import adapter_spec
 
 
 class TrainedAdapter(nn.Module):
-    """The adapter as one module with a forward, for DDP and DeepSpeed: features to all K' and V'.
+    """The adapter as one module with a forward, for DDP and DeepSpeed: what it reads to all K' and V', and its LoRA.
 
     With appended attention K' and V' stay the base's own, and only the projection is trained.
     """
@@ -41,42 +32,34 @@ class TrainedAdapter(nn.Module):
         self.adapter = adapter
         self.layers = adapter.spec.layers
 
-    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
-        """Features [B, E] or [B, S, F] to K', V' [B, T, D] of the layers in order: k, v, k, v, ..."""
-        keys_values = self.adapter.keys_values(self.adapter.image_tokens(features))
-        return tuple(tensor for index in self.layers for tensor in keys_values[index])
+    def forward(self, features: Tensor | None, identities: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Features [B, E] or [B, S, F], identities [B, 512] to K', V' [B, T, D] of the layers in order, k, v, k, v, ...
 
-    def by_layer(self, flat: tuple[Tensor, ...]) -> dict[int, tuple[Tensor, Tensor]]:
-        """What `forward` gave, by checkpoint index."""
-        return {index: (flat[2 * place], flat[2 * place + 1]) for place, index in enumerate(self.layers)}
-
-
-def adapter_spec(config: AdapterConfig, unet: UNet2DConditionModel, encoder: EncoderShape) -> AdapterSpec:
-    """The shape of a new adapter on this base and encoder. Raises ValueError for a base without cross-attention."""
-    context_dim = unet.config.cross_attention_dim
-    layers = tuple(layer.index for layer in unet_layers(unet))
-    is_plus = config.family == "plus"
-    width = config.width or RESAMPLER_WIDTH.get(context_dim, -(-context_dim // HEAD_WIDTH) * HEAD_WIDTH)
-    if is_plus and width % HEAD_WIDTH:
-        raise ValueError(
-            f"adapter.width = {width} should be a multiple of {HEAD_WIDTH}, the width of an attention head"
+        After them the LoRA's matrices, up, down, up, down, ...
+        """
+        keys_values, lora = adapt(self.adapter, features, identities)
+        return tuple(
+            tensor for pair in (*(keys_values[index] for index in self.layers), *lora.values()) for tensor in pair
         )
-    resampler = ResamplerProjection(width, config.depth or 4, width // HEAD_WIDTH, 4 * width)
-    feature: Feature = "penultimate" if is_plus else "pooled"
-    return AdapterSpec(
-        family=config.family,
-        feature=feature,
-        feature_dim=encoder.feature_dim(feature),
-        context_dim=context_dim,
-        num_tokens=config.num_tokens or TOKENS[config.family],
-        layers=layers,
-        projection=resampler if is_plus else LinearProjection(),
-    )
+
+    def by_layer(self, flat: tuple[Tensor, ...]) -> Adaptation:
+        """What `forward` gave, by place."""
+        found = list(zip(flat[::2], flat[1::2], strict=True))
+        count = len(self.layers)
+        lora = dict(zip(pairs(self.adapter), found[count:], strict=True))
+        return Adaptation(dict(zip(self.layers, found[:count], strict=True)), lora)
 
 
-def new_adapter(config: Config, unet: UNet2DConditionModel, encoder: EncoderShape, **factory: Any) -> IPAdapter:
-    """The adapter at step 0, in fp32: K' and V' from the text's K and V, the projection from run.seed; or a file.
+def adapt(adapter: IPAdapter, features: Tensor | None, identities: Tensor | None = None) -> Adaptation:
+    """What the layers of a UNet are given for B references."""
+    keys_values = adapter.keys_values(adapter.image_tokens(features, identities))
+    return Adaptation(keys_values, {place: pair() for place, pair in pairs(adapter).items()})
 
+
+def new_adapter(config: Config, unet: UNet2DConditionModel, encoder: EncoderShape | None, **factory: Any) -> IPAdapter:
+    """The adapter at step 0, in fp32: K' and V' from the text's K and V, all else from run.seed; or a file.
+
+    encoder: None for a family that reads none.
     Raises ValueError when adapter.start_from does not fit the base, the encoder or the config.
     """
     spec = adapter_spec(config.adapter, unet, encoder)
@@ -87,6 +70,8 @@ def new_adapter(config: Config, unet: UNet2DConditionModel, encoder: EncoderShap
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
         adapter = IPAdapter(spec, widths, dtype=torch.float32, **factory)
+        if rank := lora_rank(config.adapter):
+            add_lora(adapter, unet, rank, dtype=torch.float32, **factory)
     with torch.no_grad():
         for index, (k, v) in text.items():
             layer = adapter.ip_adapter[str(index)]
@@ -96,14 +81,22 @@ def new_adapter(config: Config, unet: UNet2DConditionModel, encoder: EncoderShap
     return _frozen_as(config.adapter.attention, adapter)
 
 
-def load_adapter(tensors: Mapping[str, Tensor], unet: UNet2DConditionModel, device: Any = None) -> IPAdapter:
+def load_adapter(
+    tensors: Mapping[str, Tensor],
+    unet: UNet2DConditionModel,
+    device: Any = None,
+    metadata: Mapping[str, str] | None = None,
+) -> IPAdapter:
     """The adapter that a file or a checkpoint holds, in fp32. A simple adapter's K' and V' are those of this base.
 
-    Raises ValueError as `build_adapter` does.
+    metadata: the file's, for what shapes cannot tell.
+    Raises ValueError as `build_adapter` does, and when a LoRA is of another base.
     """
     if is_appended(tensors):
         tensors = {**tensors, **_text_layers(unet)}
-    return build_adapter(tensors, device=device).float()
+    adapter = build_adapter(tensors, device=device, spec=told(detect(tensors), metadata or {})).float()
+    load_lora(adapter, unet, lora_of(tensors), device)
+    return adapter.requires_grad_(False)
 
 
 def is_appended(tensors: Mapping[str, Any]) -> bool:
@@ -137,21 +130,24 @@ def _started(config: Config, spec: AdapterSpec, unet: UNet2DConditionModel, widt
         raise ValueError(
             f"there is no adapter file {path}: correct adapter.start_from, or leave it empty to start anew"
         )
-    tensors = read_adapter(path).tensors
+    file = read_adapter(path)
+    tensors, rank = file.tensors, lora_rank(config.adapter)
     kind = "appended" if is_appended(tensors) else "decoupled"
     if kind != config.adapter.attention:
         raise ValueError(
             f"{path.name} is for {kind} attention, this training for {config.adapter.attention}: "
             "change adapter.attention, or start from another file"
         )
-    adapter = load_adapter(tensors, unet)
-    found = adapter.spec
+    adapter = load_adapter(tensors, unet, metadata=file.metadata)
+    found, ranks = adapter.spec, {len(pair.down.weight) for pair in pairs(adapter).values()}
     for name, mine, theirs, where in (
         ("family", spec.family, found.family, "adapter.family"),
         ("image feature width", spec.feature_dim, found.feature_dim, "model.encoder"),
         ("text width", spec.context_dim, found.context_dim, "model.base"),
         ("layers", len(spec.layers), len(found.layers), "model.base"),
         ("tokens", config.adapter.num_tokens or found.num_tokens, found.num_tokens, "adapter.num_tokens"),
+        ("shortcut", spec.shortcut, found.shortcut, "adapter.shortcut"),
+        ("LoRA rank", rank, max(ranks, default=0), "adapter.lora_rank"),
     ):
         if mine != theirs:
             raise ValueError(
@@ -161,20 +157,27 @@ def _started(config: Config, spec: AdapterSpec, unet: UNet2DConditionModel, widt
         raise ValueError(
             f"{path.name} is for a base with layers of other widths: change model.base, or start from another file"
         )
+    # "no picture" is what this training makes of it, whatever the file's did
+    adapter.spec = dataclasses.replace(found, zero_features=False)
     return _frozen_as(config.adapter.attention, adapter.train().requires_grad_(True))
 
 
 def metadata(spec: AdapterSpec, config: Config, step: int) -> dict[str, str]:
     """What a file's shapes cannot tell, and what people ask: read by the nodes and by `export`."""
+    encoder = config.model.encoder if not Path(config.model.encoder).exists() else Path(config.model.encoder).name
+    of_family = {
+        "full-face": {"zero_features": str(spec.zero_features).lower()},
+        "FaceID plus": {"shortcut": str(spec.shortcut).lower()},
+    }
     return {
         "format": "pt",
         "base": spec.base,
         "base_model": Path(config.model.base).name,
         "family": spec.family,
         "attention": config.adapter.attention,
-        "encoder": config.model.encoder if not Path(config.model.encoder).exists() else Path(config.model.encoder).name,
+        "encoder": encoder if spec.feature else "none",
         "encoder_width": str(spec.feature_dim),
-        "feature": spec.feature,
+        "feature": spec.feature or "none",
         "tokens": str(spec.num_tokens),
         "step": str(step),
         "samples_per_step": str(config.samples_per_step),
@@ -183,4 +186,4 @@ def metadata(spec: AdapterSpec, config: Config, step: int) -> dict[str, str]:
         "ema": str(config.optimiser.ema),
         "licence": config.adapter.licence,
         "config": config.hash,
-    }
+    } | of_family.get(spec.family, {})

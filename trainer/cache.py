@@ -20,13 +20,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ipadapter_core.spec import Feature
-
 from .config import Config
 from .data import order
 from .data.batch import Item, Skipped
 from .data.cached import EMPTY, ZERO
-from .data.fingerprint import difference, fingerprints
+from .data.fingerprint import IDENTITIES, difference, fingerprints
 from .data.loader import start_worker
 from .data.reader import PictureReader
 from .data.report import write_report
@@ -34,6 +32,7 @@ from .data.sample import Source
 from .data.shards import SHARD, Shards, count_shards, read_part, shard_path, write_part, write_shard
 from .data.sources import open_source
 from .device import choose_device
+from .families import FAMILIES
 from .frozen import Frozen
 from .loop import DTYPES
 
@@ -60,7 +59,7 @@ class Builder:
         self.config, self.rank, self.num_processes = config, rank, num_processes
         self.folder = Path(config.data.cache)
         self.source = open_source(config.data)
-        self.feature: Feature = "penultimate" if config.adapter.family == "plus" else "pooled"
+        self.feature = FAMILIES[config.adapter.family].feature
         device = choose_device(config.run.device)
         if device == "cuda":
             device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
@@ -69,6 +68,8 @@ class Builder:
 
     def build(self) -> None:
         wanted = fingerprints(self.config, self.source, self.feature)
+        # samples last: they complete a shard
+        self.parts = (*(part for part in wanted if part not in ("text", "samples")), "samples")
         for part, values in wanted.items():
             made = read_part(self.folder / part)
             if made and (differs := difference(made["made with"], values)):
@@ -106,11 +107,10 @@ class Builder:
             write_shard(self._path("text", number), stored(tensors, self.dtype))
 
     def _write_samples(self, texts: Texts) -> None:
-        """One pass over the pictures for samples, latents and features, each shard's samples last: they complete it."""
-        parts = ("latents", self.feature, "samples")
-        for number in self._mine(parts, len(self.source), "pictures"):
+        """One pass over the pictures for all parts but the texts, each shard's samples last: they complete it."""
+        for number in self._mine(self.parts, len(self.source), "pictures"):
             indices = range(number * SHARD, min((number + 1) * SHARD, len(self.source)))
-            missing = {part for part in parts if not self._path(part, number).exists()}
+            missing = {part for part in self.parts if not self._path(part, number).exists()}
             found = list(self._read(indices))
             usable = [item for item in found if isinstance(item, Item)]
             if "latents" in missing:
@@ -118,12 +118,16 @@ class Builder:
                 moments = self._in_batches(pixels, self.frozen.latent_moments)
                 dtype = self.frozen.vae.dtype if usable else self.dtype
                 write_shard(self._path("latents", number), stored({"moments": moments}, dtype))
-            if self.feature in missing:
+            if self.feature and self.feature in missing:
                 conditions = [item.condition for item in usable if item.condition is not None]
                 tensors = {"features": self._in_batches(conditions, self._features)}
                 if number == 0:
                     tensors[ZERO] = self.frozen.zero_features(self.feature)[None]
                 write_shard(self._path(self.feature, number), stored(tensors, self.dtype))
+            if IDENTITIES in missing:
+                faces = [item.identity for item in usable if item.identity is not None]
+                stacked = torch.stack(faces) if faces else torch.zeros(0)
+                write_shard(self._path(IDENTITIES, number), {IDENTITIES: stacked})
             if "samples" in missing:
                 sizes = torch.tensor([item.sizes for item in usable], dtype=torch.int64).view(-1, 6)
                 write_shard(
@@ -133,7 +137,8 @@ class Builder:
                 )
 
     def _read(self, indices: range) -> Iterator[Item | Skipped]:
-        pictures = Pictures(PictureReader(self.source, self.config.data, self.frozen.encoder_shape))
+        encoder = self.frozen.encoder_shape if self.feature else None
+        pictures = Pictures(PictureReader(self.source, self.config.data, encoder))
         workers = self.config.data.workers
         loaded = DataLoader(
             pictures, batch_size=None, sampler=indices, num_workers=workers, worker_init_fn=start_worker
@@ -150,15 +155,14 @@ class Builder:
         return torch.cat(out) if out else torch.zeros(0)
 
     def _features(self, condition: Tensor) -> Tensor:
+        assert self.feature is not None
         features: Tensor = self.frozen.encoder(condition.to(self.frozen.device), self.feature)
         return features
 
     def _report(self) -> None:
         """Name the samples that were left out, when all processes have written their shards."""
         shards, numbers = Shards(self.folder / "samples"), range(count_shards(len(self.source)))
-        if not all(
-            self._path(part, number).exists() for part in ("samples", "latents", self.feature) for number in numbers
-        ):
+        if not all(self._path(part, number).exists() for part in self.parts for number in numbers):
             return
         faults = []
         for number in numbers:

@@ -46,10 +46,12 @@ class ModelConfig:
 class AdapterConfig:
     """What is trained. 0 = the published value of the family and base."""
 
-    family: Literal["base", "plus"] = "base"
-    num_tokens: int = 0  # image tokens; for "plus" the learned queries (base 4, plus 16)
-    width: int = 0  # of the resampler (SD1.5 768, SD2 1024, SDXL 1280)
+    family: Literal["base", "plus", "full-face", "FaceID", "FaceID plus"] = "base"  # plus-face is plus, with face crops
+    num_tokens: int = 0  # image tokens; for "plus" the learned queries (base 4, plus 16, FaceID 4)
+    width: int = 0  # of the resampler of "plus" (SD1.5 768, SD2 1024, SDXL 1280)
     depth: int = 0  # of the resampler (4)
+    lora_rank: int = 0  # of FaceID's LoRA for the base's attention (128); other families have none
+    shortcut: bool = True  # of FaceID plus: true = v2, the identity's tokens are added to the resampled ones
     start_from: str = ""  # a published adapter file to continue from
     # appended: the paper's comparison, the "simple adapter" (section 4.4.2): tokens after the text's, through the
     # base's own frozen K and V; only the projection is trained, and no other program runs the file
@@ -67,6 +69,7 @@ class DataConfig:
     image_column: str = ""  # "" = image_file (lists), jpg/png/webp (shards), image (Hugging Face)
     caption_column: str = ""  # "" = text, caption; a column with a list gives several captions for a picture
     condition_column: str = ""  # the picture that the encoder sees where it differs from the target; "" = the target
+    identity_column: str = ""  # faces' identities, raw from ArcFace: 512 numbers, or a .npy or .safetensors file's name
     resolution: int = 512  # shortest side, then the crop
     crop: Literal["centre", "random"] = "centre"
     min_side: int = 64  # smaller pictures are skipped and reported

@@ -7,35 +7,41 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .attention import ImagePrompts, install
+from ipadapter_core import Lora
+
+from .attention import Adaptation, ImagePrompts, install
 from .config import Config
+from .families import lora_rank
 from .frozen import Frozen, TextStates
 from .inputs import Inputs
 from .loss import loss_weights, sample_losses, target
 
-KeysValues = Callable[[Tensor], dict[int, tuple[Tensor, Tensor]]]
+Adapt = Callable[[Inputs], Adaptation]
 
 
 class Diffusion:
     """The frozen UNet with the adapter's attention, and the loss.
 
-    keys_values: from image features to K', V' of all layers, the trained adapter.
+    adapt: from a batch to K', V' of all layers and the LoRA, the trained adapter.
     """
 
     def __init__(self, frozen: Frozen, config: Config) -> None:
         self.frozen = frozen
         self.scheduler = frozen.scheduler
         self.weights = loss_weights(config.optimiser, self.scheduler)
-        self.prompts: ImagePrompts = install(frozen.unet, config.adapter.attention)
+        self.prompts: ImagePrompts = install(
+            frozen.unet, config.adapter.attention, has_lora=lora_rank(config.adapter) > 0
+        )
         if config.run.gradient_checkpointing:
             frozen.unet.enable_gradient_checkpointing()
             frozen.unet.train()  # diffusers checkpoints in training mode only; the UNet has no dropout in effect
 
-    def losses(self, inputs: Inputs, keys_values: KeysValues) -> tuple[Tensor, Tensor]:
+    def losses(self, inputs: Inputs, adapt: Adapt) -> tuple[Tensor, Tensor]:
         """Weighted and plain loss of each sample, [B] and [B]; backward goes through the weighted one."""
         noisy = self.scheduler.add_noise(inputs.latents, inputs.noise, inputs.timesteps)
         wanted = target(self.scheduler, inputs.latents, inputs.noise, inputs.timesteps)
-        prediction = self.predict(noisy, inputs.timesteps, inputs.text, inputs.sizes, keys_values(inputs.features))
+        keys_values, lora = adapt(inputs)
+        prediction = self.predict(noisy, inputs.timesteps, inputs.text, inputs.sizes, keys_values, lora=lora)
         plain = sample_losses(prediction, wanted)
         return plain * self.weights.to(plain.device)[inputs.timesteps], plain.detach()
 
@@ -47,10 +53,11 @@ class Diffusion:
         sizes: Tensor,
         keys_values: dict[int, tuple[Tensor, Tensor]],
         scale: float = 1.0,
+        lora: Lora | None = None,
     ) -> Tensor:
         """The UNet's output [B, C, h, w] for noisy latents, with image prompts of this weight."""
         unet, dtype = self.frozen.unet, self.frozen.dtype
-        self.prompts.set(keys_values, scale)
+        self.prompts.set(keys_values, scale, lora)
         added = None
         if self.frozen.has_size_conditioning:
             assert text.pooled is not None
@@ -58,6 +65,6 @@ class Diffusion:
         return unet(noisy.to(dtype), timesteps, text.states.to(dtype), added_cond_kwargs=added).sample
 
     @torch.no_grad()
-    def plain_losses(self, inputs: Inputs, keys_values: KeysValues) -> Tensor:
+    def plain_losses(self, inputs: Inputs, adapt: Adapt) -> Tensor:
         """The unweighted loss of each sample without gradients, [B]: for validation."""
-        return self.losses(inputs, keys_values)[1]
+        return self.losses(inputs, adapt)[1]

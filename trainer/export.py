@@ -32,7 +32,8 @@ def export(source: Path, out: Path, half: bool = False, raw: bool = False) -> st
 
 
 def _about(spec: AdapterSpec) -> str:
-    return f"{spec.family} adapter for {spec.base}, {spec.num_tokens} tokens, {spec.encoder}"
+    lora = ", with its LoRA" if spec.has_lora else ""
+    return f"{spec.family} adapter for {spec.base}, {spec.num_tokens} tokens, {spec.encoder}{lora}"
 
 
 def _simple(metadata: Mapping[str, str]) -> str:

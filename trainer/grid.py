@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from functools import cached_property
 
-import torch
 from PIL import Image, ImageDraw
 
 from ipadapter_core import IPAdapter
 from ipadapter_core.picture import on_white, square
 
 from .config import Config
+from .data.batch import Reference
 from .diffusion import Diffusion
-from .sample import Sampling, sample
+from .sample import Prompts, Sampling, prompts_of, sample
 from .scores import Scorer
 
 MAX_CELL = 256  # pixels of a cell's side
@@ -23,11 +23,12 @@ LABEL = 14  # pixels of the line of text above a column
 
 
 class Grid:
-    """references: the pictures that the encoder sees, as they were read."""
+    """references: what the encoder sees, as it was read, and identities."""
 
-    def __init__(self, config: Config, diffusion: Diffusion, references: list[Image.Image]) -> None:
+    def __init__(self, config: Config, diffusion: Diffusion, references: list[Reference]) -> None:
         self.config, self.diffusion = config, diffusion
-        self.references = [on_white(picture) for picture in references[: config.run.sample_pictures]]
+        self.references = references[: config.run.sample_pictures]
+        self.pictures = [on_white(reference.picture) for reference in self.references]
 
     @cached_property
     def scorer(self) -> Scorer | None:
@@ -49,19 +50,19 @@ class Grid:
         Parts that were not in memory before are forgotten after.
         """
         frozen, before = self.diffusion.frozen, self.diffusion.frozen.loaded
-        features = frozen.image_features(self.references, adapter.spec.feature)
-        columns = [self._column(adapter, features, prompt, weight) for prompt, weight in self.columns]
+        prompts = prompts_of(self.references, adapter.spec, frozen)
+        columns = [self._column(adapter, prompts, prompt, weight) for prompt, weight in self.columns]
         frozen.release(*frozen.loaded - before)
         return self._sheet(columns), self._scores(columns)
 
-    def _column(self, adapter: IPAdapter, features: torch.Tensor, prompt: str, weight: float) -> list[Image.Image]:
+    def _column(self, adapter: IPAdapter, prompts: Prompts, prompt: str, weight: float) -> list[Image.Image]:
         settings = Sampling(steps=self.config.run.sample_steps, weight=weight, prompt=prompt, seed=self.config.run.seed)
-        return sample(self.diffusion, adapter, features, settings, self.config.data.resolution)
+        return sample(self.diffusion, adapter, prompts, settings, self.config.data.resolution)
 
     def _scores(self, columns: list[list[Image.Image]]) -> dict[str, float]:
         if self.scorer is None:
             return {}
-        scores = {"clip_i": self.scorer.image_similarity(columns[0], self.references)}
+        scores = {"clip_i": self.scorer.image_similarity(columns[0], self.pictures)}
         texts = [(pictures, prompt) for pictures, (prompt, _) in zip(columns, self.columns, strict=True) if prompt]
         if texts:
             found = [self.scorer.text_similarity(pictures, prompt) for pictures, prompt in texts]
@@ -71,9 +72,9 @@ class Grid:
     def _sheet(self, columns: list[list[Image.Image]]) -> Image.Image:
         cell = min(MAX_CELL, self.config.data.resolution)
         labels = ["reference", *(f"{prompt or 'image only'}, {weight:g}" for prompt, weight in self.columns)]
-        sheet = Image.new("RGB", (cell * len(labels), LABEL + cell * len(self.references)), "white")
+        sheet = Image.new("RGB", (cell * len(labels), LABEL + cell * len(self.pictures)), "white")
         draw = ImageDraw.Draw(sheet)
-        for number, (label, pictures) in enumerate(zip(labels, [self.references, *columns], strict=True)):
+        for number, (label, pictures) in enumerate(zip(labels, [self.pictures, *columns], strict=True)):
             draw.text((number * cell + 2, 1), label[: cell // 6], fill="black")
             for row, picture in enumerate(pictures):
                 sheet.paste(square(picture, cell), (number * cell, LABEL + row * cell))

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ipadapter_core.spec import Feature
+from ipadapter_core.spec import Feature, Identity
 
 from .config import OptimiserConfig
 from .frozen import Frozen, TextStates, latent_scale
@@ -29,6 +30,7 @@ class Batch(Protocol):
     condition: [B, 3, S, S], normalised for the encoder. features: [B, E] or [B, S, F], as if no picture were dropped.
     drop_image: [B], where the picture is dropped. timesteps: [B]. generators: one for each sample.
     sizes: [B, 6], SDXL's original height and width, crop's top and left, target height and width.
+    identities: [B, 512], raw, where the data has them.
     """
 
     @property
@@ -53,36 +55,44 @@ class Batch(Protocol):
     def generators(self) -> Sequence[torch.Generator]: ...
     @property
     def sizes(self) -> Tensor: ...
+    @property
+    def identities(self) -> Tensor | None: ...
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """One batch on the device. latents and noise: [B, C, h, w], scaled. features: dropped pictures already replaced."""
+    """One batch on the device. latents and noise: [B, C, h, w], scaled.
+
+    features, identities: as the family reads them, dropped pictures already replaced; None where it reads none.
+    """
 
     names: Sequence[str]
     latents: Tensor
     noise: Tensor
     timesteps: Tensor
     text: TextStates
-    features: Tensor
+    features: Tensor | None
     sizes: Tensor
+    identities: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.latents)
 
 
-def to_inputs(batch: Batch, frozen: Frozen, feature: Feature, settings: OptimiserConfig) -> Inputs:
-    """Compute what is not cached, draw latents and noise, replace dropped pictures by zeros (section 3.2.1)."""
+def to_inputs(
+    batch: Batch,
+    frozen: Frozen,
+    feature: Feature | None,
+    settings: OptimiserConfig,
+    identity: Identity | None = None,
+) -> Inputs:
+    """Compute what is not cached, draw latents and noise, replace dropped pictures by zeros (section 3.2.1).
+
+    feature, identity: what the family reads.
+    """
     moments = batch.moments if batch.moments is not None else frozen.latent_moments(_there(batch.pixels, "pixels"))
     text = batch.text if batch.text is not None else frozen.text_states(list(batch.captions))
-    features = batch.features
-    if features is None:
-        features = frozen.encoder(_there(batch.condition, "condition").to(frozen.device), feature).float()
     device = frozen.device
-    features, dropped = features.to(device).float(), batch.drop_image.to(device)
-    where = dropped.view(-1, *[1] * (features.ndim - 1))
-    if dropped.any():
-        features = torch.where(where, frozen.zero_features(feature), features)
     latents, noise = draw_latents(moments, batch.generators, latent_scale(frozen.files), settings.noise_offset)
     return Inputs(
         names=batch.names,
@@ -90,9 +100,32 @@ def to_inputs(batch: Batch, frozen: Frozen, feature: Feature, settings: Optimise
         noise=noise.to(device),
         timesteps=batch.timesteps.to(device),
         text=TextStates(text.states.to(device), None if text.pooled is None else text.pooled.to(device)),
-        features=features,
+        features=_features(batch, frozen, feature) if feature else None,
         sizes=batch.sizes.to(device),
+        identities=_identities(batch, frozen, identity) if identity else None,
     )
+
+
+def _features(batch: Batch, frozen: Frozen, feature: Feature) -> Tensor:
+    features, dropped = batch.features, batch.drop_image.to(frozen.device)
+    if features is None:
+        features = frozen.encoder(_there(batch.condition, "condition").to(frozen.device), feature)
+    features = features.to(frozen.device).float()
+    if dropped.any():
+        where = dropped.view(-1, *[1] * (features.ndim - 1))
+        features = torch.where(where, frozen.zero_features(feature), features)
+    return features
+
+
+def _identities(batch: Batch, frozen: Frozen, identity: Identity) -> Tensor:
+    """No face is an identity of zeros."""
+    found = read_as(_there(batch.identities, "identities").to(frozen.device).float(), identity)
+    return found * ~batch.drop_image.to(frozen.device)[:, None]
+
+
+def read_as(identities: Tensor, identity: Identity) -> Tensor:
+    """Raw identities [B, 512] as a family reads them: normed, or as they are."""
+    return F.normalize(identities, dim=-1) if identity == "normed" else identities
 
 
 def draw_latents(

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from ipadapter_core import IPAdapter
 
 from . import checkpoint
-from .adapter import TrainedAdapter, load_adapter, metadata, new_adapter
+from .adapter import TrainedAdapter, adapt, load_adapter, metadata, new_adapter
 from .average import Average
 from .config import Config
 from .data.loader import Loader, open_loader
@@ -32,6 +32,7 @@ from .metrics import BROKEN, PLAIN, SAMPLES, STOP, Window, step_sums
 from .parallel import Parallel, start
 from .run import held
 from .schedule import learning_rate
+from .shape import encoder_shape
 from .stop import Stop
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class Training:
     def __init__(self, config: Config, run: Path, parallel: Parallel, stop: Stop) -> None:
         self.config, self.run, self.parallel, self.stop = config, run, parallel, stop
         self.frozen = Frozen(config.model, parallel.device, DTYPES[config.run.precision])
-        adapter = new_adapter(config, self.frozen.unet, self.frozen.encoder_shape)
+        adapter = new_adapter(config, self.frozen.unet, encoder_shape(config))
         self.spec = adapter.spec
         self.loader: Loader = open_loader(config, self.frozen, self.spec.feature, parallel.rank, parallel.num_processes)
         self.diffusion = Diffusion(self.frozen, config)
@@ -143,7 +144,7 @@ class Training:
             waited += time.perf_counter() - asked
             inputs = self._inputs(batch)
             with self.parallel.accumulating():
-                losses, plain = self.diffusion.losses(inputs, self.parallel.keys_values)
+                losses, plain = self.diffusion.losses(inputs, self.parallel.adapt)
                 norm = self.parallel.backward(losses.mean(), rate) or 0.0
             self.diffusion.prompts.clear()
             sums = step_sums(losses, plain, inputs.timesteps, self.diffusion.scheduler.config.num_train_timesteps)
@@ -157,7 +158,7 @@ class Training:
         return total, norm, waited
 
     def _inputs(self, batch: Batch) -> Inputs:
-        return to_inputs(batch, self.frozen, self.spec.feature, self.config.optimiser)
+        return to_inputs(batch, self.frozen, self.spec.feature, self.config.optimiser, self.spec.identity)
 
     def _stop_broken(self, batches: list[tuple[Sequence[str], Tensor]]) -> None:
         mine = [
@@ -206,7 +207,8 @@ class Training:
         """The adapter as its file would hold it now, apart from the wrapped one. Every process must call it."""
         weights = self.parallel.weights()
         tensors = self.average.tensors() if self.average else weights
-        return load_adapter(tensors, self.frozen.unet, self.parallel.device)
+        about = metadata(self.spec, self.config, self.step)
+        return load_adapter(tensors, self.frozen.unet, self.parallel.device, about)
 
     def validate(self) -> None:
         """The loss of the held-out samples at fixed noise and timesteps, without drops or weights."""
@@ -217,9 +219,7 @@ class Training:
         sums = step_sums(empty, empty, empty.long(), number)
         for batch in self.loader.held_out():
             inputs = self._inputs(batch)
-            plain = self.diffusion.plain_losses(
-                inputs, lambda features: adapter.keys_values(adapter.image_tokens(features))
-            )
+            plain = self.diffusion.plain_losses(inputs, lambda given: adapt(adapter, given.features, given.identities))
             sums = sums + step_sums(plain, plain, inputs.timesteps, number)
         total = self.parallel.sum(sums).cpu()
         if self.log:

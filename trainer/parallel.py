@@ -15,8 +15,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from .adapter import TrainedAdapter, trained_parameters
+from .attention import Adaptation
 from .config import Config
 from .device import choose_device
+from .inputs import Inputs
 
 
 class Parallel:
@@ -65,9 +67,9 @@ class Parallel:
         self.trained = trained.to(self.device)
         self.model, self.optimiser = self.accelerator.prepare(self.trained, build_optimiser(self.config, trained))
 
-    def keys_values(self, features: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
-        """K' and V' of all layers by checkpoint index, through the wrapped adapter, so that gradients are reduced."""
-        return self.trained.by_layer(self.model(features))
+    def adapt(self, inputs: Inputs) -> Adaptation:
+        """K' and V' of all layers and the LoRA, through the wrapped adapter, so that gradients are reduced."""
+        return self.trained.by_layer(self.model(inputs.features, inputs.identities))
 
     @contextmanager
     def accumulating(self) -> Iterator[None]:

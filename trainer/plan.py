@@ -14,7 +14,10 @@ from . import checkpoint
 from .adapter import new_adapter, trained_parameters
 from .base import BaseFiles, build_vae, layout_folder, read_unet_config, text_encoder_of
 from .config import Config
-from .encoder import build_visual, shape_of
+from .encoder import build_visual
+from .families import FAMILIES
+from .lora import pairs
+from .shape import encoder_shape
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 MIB = 2**20
@@ -26,6 +29,7 @@ class Plan:
 
     trained: int
     projection: int
+    lora: int
     layers: int
     tokens: int
     base: str
@@ -39,8 +43,9 @@ def make_plan(config: Config) -> Plan:
     layout = _layout(config)
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(read_unet_config(layout))
-        adapter = new_adapter(config, unet, shape_of(config.model.encoder, config.model.encoder_architecture))
-        visual = build_visual(shape_of(config.model.encoder, config.model.encoder_architecture))
+        shape = encoder_shape(config)
+        adapter = new_adapter(config, unet, shape)
+        visual = [build_visual(shape)] if shape else []
         vae = build_vae(layout / "vae")
         texts = [
             text_encoder_of(layout / name) for name in ("text_encoder", "text_encoder_2") if (layout / name).is_dir()
@@ -51,13 +56,15 @@ def make_plan(config: Config) -> Plan:
     if not config.data.cache:
         memory["autoencoder"] = count([vae]) * (4 if vae.config.get("force_upcast", False) else half)
         memory["text encoders"] = count(texts) * half
-        memory["image encoder"] = count([visual]) * half
+        if visual:
+            memory["image encoder"] = count(visual) * half
     memory |= trained_memory(config, trained)
     if frozen := count([adapter]) - trained:
         memory["K' and V', the base's own"] = frozen * 4
     return Plan(
         trained=trained,
         projection=count([adapter.image_proj]),
+        lora=count(pairs(adapter).values()),
         layers=len(adapter.spec.layers),
         tokens=adapter.spec.num_tokens,
         base=adapter.spec.base,
@@ -92,13 +99,14 @@ def count(modules: Iterable[nn.Module]) -> int:
 def describe(config: Config, plan: Plan, num_samples: int | None = None) -> str:
     """The plan as text. num_samples: of the data, None when it is not there yet."""
     run, steps = config.run, config.run.steps
-    layers, batches = plan.trained - plan.projection, config.optimiser.accumulation
+    layers, batches = plan.trained - plan.projection - plan.lora, config.optimiser.accumulation
+    lora = f", {plan.lora:,} LoRA" if plan.lora else ""
     lines = [
         f"base                 {plan.base} ({config.model.base or 'not set'})",
-        f"image encoder        {config.model.encoder}",
+        f"image encoder        {config.model.encoder if FAMILIES[config.adapter.family].feature else 'none'}",
         f"adapter              {config.adapter.family}, {plan.tokens} image tokens, {plan.layers} layers, "
         f"{config.adapter.attention} attention",
-        f"trained weights      {plan.trained:,} ({plan.projection:,} projection, {layers:,} K' and V')",
+        f"trained weights      {plan.trained:,} ({plan.projection:,} projection, {layers:,} K' and V'{lora})",
         f"samples per step     {plan.samples_per_step} = {run.batch_size} x {run.processes} processes x {batches}",
         f"steps                {steps:,}, {plan.samples:,} samples",
         f"epochs               {plan.samples / num_samples:,.1f} of {num_samples:,} samples"

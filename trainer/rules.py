@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .families import FAMILIES
+
 if TYPE_CHECKING:
     from .config import Config
 
@@ -49,3 +51,36 @@ def check(config: Config) -> None:
     for tracker in config.run.trackers:
         if tracker not in ("tensorboard", "wandb"):
             raise ValueError(f"unknown tracker {tracker!r} in run.trackers: choose among tensorboard and wandb")
+    _check_family(config)
+
+
+# Values of [adapter] that shape some families alone.
+SHAPES = {
+    "num_tokens": ("base", "plus", "FaceID", "FaceID plus"),  # full-face: as many as hidden states
+    "width": ("plus",),
+    "depth": ("plus", "FaceID plus"),
+    "lora_rank": ("FaceID", "FaceID plus"),
+}
+
+
+def _check_family(config: Config) -> None:
+    adapter, family = config.adapter, FAMILIES[config.adapter.family]
+    for key, families in SHAPES.items():
+        value = getattr(adapter, key)
+        if value and adapter.family not in families:
+            raise ValueError(
+                f"adapter.{key} = {value} shapes {', '.join(families)}, and adapter.family is {adapter.family}: "
+                "set it to 0, or leave it out"
+            )
+        if value < 0:
+            raise ValueError(f"adapter.{key} = {value} should be 1 or more, or 0 for the published value")
+    if family.identity and not config.data.identity_column:
+        raise ValueError(
+            f"adapter.family = {adapter.family!r} reads faces' identities: set data.identity_column to where the data "
+            "has ArcFace's 512 numbers of each face (insightface calls them embedding)"
+        )
+    if family.lora_rank and adapter.attention == "appended":
+        raise ValueError(
+            f'adapter.attention = "appended" trains the projection alone, and {adapter.family} a LoRA as well: '
+            'choose "decoupled", or the family base or plus'
+        )

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ipadapter_core import WeightsFile, read_adapter
+from ipadapter_core import AdapterSpec, WeightsFile, read_adapter
 from ipadapter_core.picture import on_white, square
 
 from . import checkpoint, run
@@ -17,12 +17,16 @@ from . import config as configs
 from .adapter import is_appended, load_adapter
 from .attention import text_keys_values
 from .config import AdapterConfig, Config, ModelConfig
+from .data.batch import Reference
+from .data.identity import read_identity
+from .data.pictures import Unusable
 from .device import choose_device
 from .diffusion import Diffusion
 from .export import find_checkpoint
+from .families import FAMILIES
 from .frozen import Frozen
 from .loop import DTYPES
-from .sample import Sampling, sample
+from .sample import Sampling, prompts_of, sample
 
 RESOLUTION = {"SDXL": 1024}  # of a base, where the adapter's metadata is silent; 512 elsewhere
 
@@ -34,32 +38,26 @@ def sample_to_file(options: argparse.Namespace) -> str:
     """
     model, file, name = _model_and_adapter(options)
     device = torch.device(choose_device(options.device))
-    kind = AdapterConfig(attention="appended" if is_appended(file.tensors) else "decoupled")
-    config = Config(model=model, adapter=kind)
     frozen = Frozen(model, device, DTYPES[options.precision])
-    adapter = load_adapter(file.tensors, frozen.unet, device)
-    check_fit(
-        adapter.spec.feature_dim,
-        frozen.encoder_shape.feature_dim(adapter.spec.feature),
-        "image features",
-        name,
-        "encoder",
+    adapter = load_adapter(file.tensors, frozen.unet, device, file.metadata)
+    spec = adapter.spec
+    kind = AdapterConfig(
+        family=spec.family if spec.family in FAMILIES else "base",
+        attention="appended" if is_appended(file.tensors) else "decoupled",
     )
-    check_fit(adapter.spec.context_dim, frozen.unet.config.cross_attention_dim, "text states", name, "base")
-    check_fit(len(adapter.spec.layers), len(text_keys_values(frozen.unet)), "layers", name, "base")
-    resolution = options.resolution or int(file.metadata.get("resolution", RESOLUTION.get(adapter.spec.base, 512)))
+    config = Config(model=model, adapter=kind)
+    if spec.feature:
+        check_fit(spec.feature_dim, frozen.encoder_shape.feature_dim(spec.feature), "image features", name, "encoder")
+    check_fit(spec.context_dim, frozen.unet.config.cross_attention_dim, "text states", name, "base")
+    check_fit(len(spec.layers), len(text_keys_values(frozen.unet)), "layers", name, "base")
+    resolution = options.resolution or int(file.metadata.get("resolution", RESOLUTION.get(spec.base, 512)))
     diffusion, rows = Diffusion(frozen, config), []
     settings = Sampling(options.steps, options.guidance, options.weight, options.prompt, options.negative, options.seed)
-    for path in options.image:
-        reference = _read(path)
-        features = frozen.image_features([reference], adapter.spec.feature)
-        pictures = [
-            sample(
-                diffusion, adapter, features, dataclasses.replace(settings, seed=settings.seed + number), resolution
-            )[0]
-            for number in range(options.number)
-        ]
-        rows.append([square(reference, resolution), *pictures])
+    for reference in _references(options, spec, name):
+        prompts = prompts_of([reference], spec, frozen)
+        each = [dataclasses.replace(settings, seed=settings.seed + number) for number in range(options.number)]
+        pictures = [sample(diffusion, adapter, prompts, one, resolution)[0] for one in each]
+        rows.append([square(reference.picture, resolution), *pictures])
     sheet = Image.new("RGB", (resolution * len(rows[0]), resolution * len(rows)))
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):
@@ -95,6 +93,25 @@ def check_fit(wanted: int, found: int, what: str, name: str, part: str) -> None:
         raise ValueError(
             f"{name} expects {wanted} {what}, the {part} has {found}: give the {part} that it was trained with"
         )
+
+
+def _references(options: argparse.Namespace, spec: AdapterSpec, name: str) -> list[Reference]:
+    """The pictures, each with its identity where the adapter reads one. Raises ValueError where they do not fit."""
+    pictures, files = [_read(path) for path in options.image], options.identity
+    if spec.identity is None:
+        return [Reference(picture) for picture in pictures]
+    if len(files) != len(pictures):
+        raise ValueError(
+            f"{name} ({spec.family}) reads the identity of a face with each picture, got {len(files)} for "
+            f"{len(pictures)}: give --identity a .npy or .safetensors file for each"
+        )
+    references = []
+    for path, picture in zip(files, pictures, strict=True):
+        identity = read_identity(path)
+        if isinstance(identity, Unusable):
+            raise ValueError(f"{path} is no identity: {identity.reason}")
+        references.append(Reference(picture, identity))
+    return references
 
 
 def _read(path: Path) -> Image.Image:

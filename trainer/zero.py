@@ -13,9 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ipadapter_core.spec import IDENTITY_DIM
+
 from .adapter import TrainedAdapter
+from .attention import Adaptation
 from .config import Config
 from .device import choose_device
+from .inputs import Inputs
 from .parallel import Parallel, build_optimiser, count_bytes
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -53,9 +57,12 @@ class ZeroParallel(Parallel):
             dist_init_required=False,
         )
 
-    def keys_values(self, features: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
+    def adapt(self, inputs: Inputs) -> Adaptation:
+        return self.trained.by_layer(self._forward(inputs.features, inputs.identities))
+
+    def _forward(self, *read: Tensor | None) -> tuple[Tensor, ...]:
         is_half = self.config.run.precision == "fp16"
-        return super().keys_values(features.half() if is_half else features)
+        return self.model(*(value.half() if is_half and value is not None else value for value in read))
 
     @contextmanager
     def accumulating(self) -> Iterator[None]:
@@ -112,9 +119,10 @@ class ZeroParallel(Parallel):
         """DeepSpeed makes the optimiser's state at its first step: one of gradient and rate 0 changes no weight."""
         spec = self.trained.adapter.spec
         shape = (1, spec.feature_dim) if spec.feature == "pooled" else (1, 2, spec.feature_dim)
-        outputs = self.keys_values(torch.zeros(shape, device=self.device))
+        features = torch.zeros(shape, device=self.device) if spec.feature else None
+        outputs = self._forward(features, torch.zeros(1, IDENTITY_DIM, device=self.device) if spec.identity else None)
         self.model.set_gradient_accumulation_boundary(is_boundary=True)
-        self.model.backward(sum((k.sum() + v.sum()) * 0 for k, v in outputs.values()))
+        self.model.backward(sum(output.sum() * 0 for output in outputs))
         self._step(0.0)
 
     def scale_state(self) -> dict[str, Any]:

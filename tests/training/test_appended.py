@@ -67,7 +67,7 @@ def test_only_the_projection_is_trained(family: str, tmp_path: Path) -> None:
     frozen = Frozen(config.model)
     trained = TrainedAdapter(new_adapter(config, frozen.unet, frozen.encoder_shape))
     x, text, features = random_inputs(trained.adapter)
-    keys_values = trained.by_layer(trained(features))
+    keys_values, _ = trained.by_layer(trained(features))
     time, sizes = torch.tensor(500), torch.zeros(2, 6)
     prediction = Diffusion(frozen, config).predict(x, time, TextStates(text), sizes, keys_values)
     prediction.square().mean().backward()

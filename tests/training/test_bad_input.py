@@ -165,7 +165,7 @@ def _with_folder(config: configs.Config, place: Path) -> configs.Config:
 
 
 def test_every_command_shows_an_example() -> None:
-    for name in ("train", "resume", "export", "sample", "check", "cache", "plan"):
+    for name in ("train", "resume", "export", "sample", "check", "faces", "cache", "plan"):
         found = subprocess.run(
             [sys.executable, "-m", "trainer", name, "--help"],
             capture_output=True,

@@ -90,6 +90,7 @@ def test_dropped_pictures_are_zero_before_the_projection(feature: Any, tmp_path:
         text = None
         condition = frozen.encoder.pixels([picture(0), picture(1)])
         features = None
+        identities = None
         drop_image = torch.tensor([False, True])
         timesteps = torch.tensor([5, 600])
         generators = (torch.Generator().manual_seed(1), torch.Generator().manual_seed(2))

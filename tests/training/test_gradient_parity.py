@@ -80,7 +80,7 @@ def ours(config: Config, batch: Inputs) -> tuple[float, dict[str, Tensor], dict[
     frozen = GivenUNet(random_unet())
     trained = TrainedAdapter(new_adapter(config, frozen.unet, shape_of(config.model.encoder)))
     diffusion = Diffusion(frozen, config)  # type: ignore[arg-type]
-    losses, _ = diffusion.losses(batch, lambda features: trained.by_layer(trained(features)))
+    losses, _ = diffusion.losses(batch, lambda given: trained.by_layer(trained(given.features)))
     losses.mean().backward()
     named = dict(trained.adapter.named_parameters())
     gradients = {name: parameter.grad for name, parameter in named.items() if parameter.grad is not None}

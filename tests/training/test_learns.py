@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from trainer import loop, run
-from trainer.attention import install
+from trainer.attention import Adaptation, install
 from trainer.config import Config
 from trainer.frozen import Frozen, latent_scale
 from trainer.inputs import Inputs, draw_latents
@@ -125,7 +125,8 @@ def held_out_noise(training: loop.Training, has_prompt: bool = True) -> float:
         for batch in loader._load([[(number, position) for position in range(NUMBER)]]):
             inputs = training._inputs(batch)
             keys_values = adapter.keys_values(adapter.image_tokens(inputs.features)) if has_prompt else {}
-            losses.append(training.diffusion.plain_losses(inputs, lambda _, found=keys_values: found).mean())
+            adaptation = Adaptation(keys_values)
+            losses.append(training.diffusion.plain_losses(inputs, lambda _, found=adaptation: found).mean())
     return float(torch.stack(losses).mean())
 
 

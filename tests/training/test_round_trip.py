@@ -12,11 +12,14 @@ import runs
 import tiny_models
 import torch
 from diffusers import UNet2DConditionModel
+from face_data import face_config
 from torch import Tensor
 
 from ipadapter_core import build_adapter, detect, read_adapter
+from trainer import loop, run
 from trainer.config import Config
 from trainer.diffusion import Diffusion
+from trainer.export import export
 from trainer.frozen import Frozen, TextStates
 
 BAR = 1e-5
@@ -105,3 +108,38 @@ def test_the_nodes_predict_as_diffusers_and_the_package(family: str, tmp_path: P
     print(f"\n{family} in ComfyUI: package {by_package:.1e}, diffusers {by_diffusers:.1e}")
     assert by_package <= BAR
     assert by_diffusers <= BAR
+
+
+@pytest.mark.comfy
+@pytest.mark.parametrize("name", ["full-face", "FaceID", "FaceID plus v1", "FaceID plus v2"])
+def test_the_nodes_run_what_was_trained_on_faces(name: str, tmp_path: Path) -> None:
+    """The variant comes from the file's metadata, the LoRA from the same file."""
+    import host
+    import models
+
+    base = tiny_models.write_base(tmp_path / "base32", context=768, unet=models.diffusers_unet("SD15", 32))
+    encoder = tiny_models.write_encoder(tmp_path / "encoder_h", width=1280, embed_dim=1024)
+    places = {"base": str(base), "encoder": str(encoder)}
+    config = face_config(tmp_path, name, model=places, run={"steps": 2}, optimiser={"learning_rate": 1e-2})
+    loop.train(config, run.start(config))
+    path = tmp_path / "adapter.safetensors"
+    export(Path(config.run.folder), path)
+    adapter = host.part("nodes.adapters").load_adapter(path)
+    spec, tensors = adapter.spec, read_adapter(path).tensors
+    model, unet, prompt = models.comfy_model("SD15", 32), models.diffusers_unet("SD15", 32), models.Features.random()
+    with models.Calls(model) as calls:
+        models.sample(models.apply(model, adapter, prompt), models.text(5), models.text(0), steps=1, size=(8, 8))
+    (call,) = calls
+    faces = torch.nn.functional.normalize(prompt.identities(), dim=-1)
+    features, identities = (
+        torch.cat([some if role == 0 else none for role in call["roles"]])
+        for some, none in (
+            (prompt.features("penultimate"), prompt.unconditional("penultimate")), (faces, torch.zeros_like(faces)),
+        )
+    )  # fmt: skip
+    first = features if spec.identity is None else identities
+    extra: dict[str, Any] = {"clip": features, "shortcut": name == "FaceID plus v2"} if spec.face_crop else {}
+    with oracles.merged(unet, tensors), oracles.diffusers_loader(unet, [tensors], [1.0]) as predict:
+        wanted = predict(call["x"], call["t"], call["context"], [first[:, None]], **extra)
+    print(f"\n{name} in ComfyUI: diffusers, with the LoRA merged by hand, {relative(call['output'], wanted):.1e}")
+    assert relative(call["output"], wanted) <= BAR

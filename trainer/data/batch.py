@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from ..frozen import TextStates
@@ -21,12 +22,20 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """A reference as it was read: RGB, not yet cut, and the identity of its face, [512], raw, where there is one."""
+
+    picture: Image.Image
+    identity: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Item:
     """One sample as a reader gives it, without its random draws: of each pair, raw or cached, one is None.
 
     pixels: [3, R, R] or moments: [2, C, h, w]. condition: [3, S, S] or features: [E] or [S, F].
     caption or text: [T, D].
-    sizes: SDXL's six numbers.
+    sizes: SDXL's six numbers. identity: [512], raw.
     """
 
     name: str
@@ -37,6 +46,7 @@ class Item:
     text: TextStates | None = None
     condition: Tensor | None = None
     features: Tensor | None = None
+    identity: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,7 @@ class LoadedBatch:
     drop_image: Tensor
     timesteps: Tensor
     sizes: Tensor
+    identities: Tensor | None = None
     noise_seeds: Sequence[int] = ()
     skipped: Sequence[Skipped] = ()
     generators: Sequence[torch.Generator] = field(default=())
@@ -86,6 +97,7 @@ def collate(drawn: Sequence[Drawn]) -> LoadedBatch:
         drop_image=torch.tensor([one.drop_image for one in drawn]),
         timesteps=torch.tensor([one.timestep for one in drawn]),
         sizes=torch.tensor([item.sizes for item in items]),
+        identities=_stacked([item.identity for item in items]),
         noise_seeds=[one.noise_seed for one in drawn],
         skipped=[fault for one in drawn for fault in one.skipped],
     )

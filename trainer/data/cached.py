@@ -12,7 +12,7 @@ from ..config import Config
 from ..frozen import TextStates
 from . import order
 from .batch import Item, Skipped
-from .fingerprint import difference, fingerprints
+from .fingerprint import IDENTITIES, difference, fingerprints
 from .sample import Source
 from .shards import SHARD, Shards, count_shards, read_part, shard_path
 
@@ -20,14 +20,15 @@ EMPTY = 0  # the number of the empty text
 ZERO = "zero"  # the dropped picture's features, in the first shard
 
 
-def open_cache(config: Config, feature: Feature, source: Source) -> CachedReader:
+def open_cache(config: Config, feature: Feature | None, source: Source) -> CachedReader:
     """The cache of data.cache.
 
     Raises ValueError when it does not fit this training or is not complete, saying which part.
     """
     folder = Path(config.data.cache)
     again = "run python -m trainer cache with this config"
-    for part, wanted in fingerprints(config, source, feature).items():
+    parts = fingerprints(config, source, feature)
+    for part, wanted in parts.items():
         made = read_part(folder / part)
         if made is None:
             raise ValueError(f"the cache {folder} has no {part}: {again}")
@@ -43,17 +44,17 @@ def open_cache(config: Config, feature: Feature, source: Source) -> CachedReader
                 f"the cache {folder} is not complete: {len(missing)} of {count_shards(rows)} files of its {part} "
                 f"are missing; {again} to go on"
             )
-    return CachedReader(folder, feature, len(source))
+    return CachedReader(folder, feature, len(source), has_identities=IDENTITIES in parts)
 
 
 class CachedReader:
     """Rows of a complete cache that fits."""
 
-    def __init__(self, folder: Path, feature: Feature, num_samples: int) -> None:
+    def __init__(self, folder: Path, feature: Feature | None, num_samples: int, has_identities: bool = False) -> None:
         self.num_samples = num_samples
-        self.samples, self.latents, self.text, self.features = (
-            Shards(folder / part) for part in ("samples", "latents", "text", feature)
-        )
+        self.samples, self.latents, self.text = (Shards(folder / part) for part in ("samples", "latents", "text"))
+        self.features = Shards(folder / feature) if feature else None
+        self.identities = Shards(folder / IDENTITIES) if has_identities else None
 
     def __len__(self) -> int:
         return self.num_samples
@@ -72,7 +73,8 @@ class CachedReader:
             sizes=tuple(self.samples.row(shard, "sizes", row).tolist()),
             moments=self.latents.row(shard, "moments", row).float(),
             text=self.states(number),
-            features=self.features.row(shard, "features", row).float(),
+            features=self.features.row(shard, "features", row).float() if self.features else None,
+            identity=self.identities.row(shard, IDENTITIES, row).float() if self.identities else None,
         )
 
     def states(self, number: int) -> TextStates:
@@ -82,5 +84,6 @@ class CachedReader:
         return TextStates(self.text.row(shard, "states", row).float(), pooled)
 
     def zero_features(self) -> Tensor:
-        """What stands for a dropped picture."""
+        """What stands for a dropped picture, where the family reads features."""
+        assert self.features is not None
         return self.features.row(0, ZERO, 0).float()

@@ -20,6 +20,7 @@ from ..base import clip_tokenizer
 from ..config import Config, DataConfig
 from ..encoder import shape_of
 from .batch import Skipped
+from .identity import read_identity
 from .loader import start_worker
 from .pictures import Picture, Unusable, decode
 from .report import write_report
@@ -91,6 +92,9 @@ class Examination(Dataset[Examined | ValueError]):
             seen = decode(sample.condition)
             if isinstance(seen, Unusable):
                 decoded = Unusable(seen.kind, f"its condition picture: {seen.reason}")
+        if isinstance(decoded, Image.Image) and self.data.identity_column:
+            face = read_identity(sample.identity)
+            decoded = face if isinstance(face, Unusable) else decoded
         if isinstance(decoded, Unusable):
             return Examined(sample.name, sample.captions, fault=decoded)
         return Examined(sample.name, sample.captions, decoded.size, _content(sample.image), difference_hash(decoded))

@@ -12,16 +12,21 @@ from typing import Any
 from ipadapter_core.spec import Feature
 
 from ..config import Config
+from ..families import FAMILIES
 from .sample import Source
 
 TARGET = "shortest side bilinear, then centre crop"  # of the pictures that the autoencoder sees
 SQUARE = "shortest side bicubic, then centre crop, normalised"  # of those that the image encoder sees
+IDENTITIES = "identities"  # the part of a cache with faces' identities
 BLOCKS, BLOCK = 64, 4096  # of a weights file's bytes that are hashed: any other training changes all of them
 WEIGHTS = (".safetensors", ".bin", ".json", ".txt", ".ckpt", ".pt", ".pth")
 
 
-def fingerprints(config: Config, source: Source, feature: Feature) -> dict[str, dict[str, Any]]:
-    """For each part of a cache the values that shape it. Raises ValueError for data that cannot be cached."""
+def fingerprints(config: Config, source: Source, feature: Feature | None) -> dict[str, dict[str, Any]]:
+    """For each part of a cache the values that shape it; of features and identities those that the family reads.
+
+    Raises ValueError for data that cannot be cached.
+    """
     if config.data.crop != "centre":
         raise ValueError(
             f'a cache holds one crop of a picture: set data.crop to "centre" instead of "{config.data.crop}", '
@@ -38,13 +43,17 @@ def fingerprints(config: Config, source: Source, feature: Feature) -> dict[str, 
         else [base]
     )
     target = {"resolution": data.resolution, "preprocessing": TARGET}
-    encoder = {"image encoder": identity([Path(model.encoder)], model.encoder_architecture), "preprocessing": SQUARE}
-    return {
+    parts = {
         "samples": samples | target,
         "latents": samples | target | {"autoencoder": identity([vae], model.variant)} | precision,
         "text": {"data": samples["data"], "text encoders": identity(texts, model.variant)} | precision,
-        feature: samples | encoder | precision,
     }
+    if feature:
+        encoder = identity([Path(model.encoder)], model.encoder_architecture)
+        parts[feature] = samples | {"image encoder": encoder, "preprocessing": SQUARE} | precision
+    if FAMILIES[config.adapter.family].identity:
+        parts[IDENTITIES] = samples | {"identities": f"data.identity_column {data.identity_column}, raw"}
+    return parts
 
 
 def difference(made: dict[str, Any], wanted: dict[str, Any]) -> str | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import DataConfig
+from .identity import as_identity
 from .pictures import Picture
 from .sample import Sample, as_captions
 
@@ -47,12 +48,13 @@ class HuggingFaceSource:
         self.condition = (
             self._column(found, data.condition_column, "data.condition_column") if data.condition_column else ""
         )
+        self.face = self._column(found, data.identity_column, "data.identity_column") if data.identity_column else ""
         for column in filter(None, (self.image, self.condition)):
             if isinstance(found.features[column], datasets.Image):
                 found = found.cast_column(column, datasets.Image(decode=False))
         self.rows = found
         self.texts = found.select_columns([self.caption]) if self.caption else None
-        names = (found.num_rows, self.image, self.caption, self.condition)
+        names = (found.num_rows, self.image, self.caption, self.condition, *filter(None, [self.face]))
         self._identity = hashlib.sha256(f"{_content(self.folder)}{names}".encode()).hexdigest()
 
     def _column(self, rows: Any, name: str, key: str) -> str:
@@ -67,7 +69,8 @@ class HuggingFaceSource:
         row = self.rows[index]
         condition = self._picture(row[self.condition]) if self.condition else None
         captions = as_captions(row[self.caption], f"row {index}") if self.caption else ("",)
-        return Sample(f"row {index}", self._picture(row[self.image]), captions, condition)
+        face = as_identity(row[self.face], self.folder) if self.face else None
+        return Sample(f"row {index}", self._picture(row[self.image]), captions, condition, face)
 
     def captions(self, index: int) -> tuple[str, ...]:
         return as_captions(self.texts[index][self.caption], f"row {index}") if self.texts is not None else ("",)

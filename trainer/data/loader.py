@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from ipadapter_core.spec import Feature
@@ -26,8 +25,9 @@ from ..config import Config
 from ..frozen import Frozen
 from ..loss import timestep_probabilities
 from . import order
-from .batch import Drawn, Item, LoadedBatch, Skipped, collate
+from .batch import Drawn, Item, LoadedBatch, Reference, Skipped, collate
 from .cached import open_cache
+from .identity import read_identity
 from .pictures import Unusable, decode
 from .reader import PictureReader, Reader
 from .report import SkipReport
@@ -49,8 +49,8 @@ class Fault:
     message: str
 
 
-def open_loader(config: Config, frozen: Frozen, feature: Feature, rank: int, num_processes: int) -> Loader:
-    """The loader that a config describes, for one of several processes.
+def open_loader(config: Config, frozen: Frozen, feature: Feature | None, rank: int, num_processes: int) -> Loader:
+    """The loader that a config describes, for one of several processes. feature: None for a family that reads none.
 
     Raises ValueError when the data cannot be opened, or the cache does not fit this training.
     """
@@ -58,9 +58,10 @@ def open_loader(config: Config, frozen: Frozen, feature: Feature, rank: int, num
     reader: Reader
     if config.data.cache:
         reader = cached = open_cache(config, feature, source)
-        frozen.zero_features_are(feature, cached.zero_features())
+        if feature:
+            frozen.zero_features_are(feature, cached.zero_features())
     else:
-        reader = PictureReader(source, config.data, frozen.encoder_shape)
+        reader = PictureReader(source, config.data, frozen.encoder_shape if feature else None)
     probabilities = timestep_probabilities(config.optimiser, frozen.scheduler).numpy()
     return Loader(config, source, reader, np.cumsum(probabilities), rank, num_processes)
 
@@ -139,19 +140,20 @@ class Loader:
             [[(HELD_OUT, position) for position in mine[start : start + size]] for start in range(0, len(mine), size)]
         )
 
-    def references(self) -> list[Image.Image]:
-        """Pictures for the grid, as the encoder's preprocessing gets them: of held-out samples, or of the first."""
+    def references(self) -> list[Reference]:
+        """For the grid, as the encoder's preprocessing gets them: of held-out samples, or of the first."""
         wanted = self.config.run.sample_pictures
         indices = self.samples.held_out if len(self.samples.held_out) else self.samples.trained
-        pictures: list[Image.Image] = []
+        references: list[Reference] = []
         for index in indices[: wanted + ATTEMPTS]:
-            if len(pictures) == wanted:
+            if len(references) == wanted:
                 break
             sample = self.source.read(int(index))
             found = decode(sample.image if sample.condition is None else sample.condition)
-            if not isinstance(found, Unusable):
-                pictures.append(found)
-        return pictures
+            face = read_identity(sample.identity) if self.config.data.identity_column else None
+            if not isinstance(found, Unusable) and not isinstance(face, Unusable):
+                references.append(Reference(found, face))
+        return references
 
     def _keys(self, first: int) -> Iterator[list[Key]]:
         size = self.config.run.batch_size

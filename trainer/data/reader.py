@@ -9,6 +9,7 @@ from torch import Tensor
 from ..config import DataConfig
 from . import order
 from .batch import Item, Skipped
+from .identity import read_identity
 from .pictures import Normalisation, Picture, Target, Unusable, cut_target, decode, encoder_pixels
 from .sample import Source
 
@@ -24,9 +25,9 @@ class Reader(Protocol):
 
 
 class PictureReader:
-    """Decodes pictures at each read."""
+    """Decodes pictures at each read. encoder: None where no image encoder sees them."""
 
-    def __init__(self, source: Source, data: DataConfig, encoder: Normalisation) -> None:
+    def __init__(self, source: Source, data: DataConfig, encoder: Normalisation | None) -> None:
         self.source, self.data, self.encoder = source, data, encoder
 
     def __len__(self) -> int:
@@ -39,12 +40,16 @@ class PictureReader:
         if isinstance(found, Unusable):
             return Skipped(sample.name, found.kind, found.reason)
         target, condition = found
+        face = read_identity(sample.identity) if self.data.identity_column else None
+        if isinstance(face, Unusable):
+            return Skipped(sample.name, face.kind, face.reason)
         return Item(
             name=sample.name,
             caption="" if drop_text else sample.captions[order.choose(draws.caption, len(sample.captions))],
             sizes=target.size_conditioning(),
             pixels=target.pixels(),
             condition=condition,
+            identity=face,
         )
 
 
@@ -52,13 +57,15 @@ def cut_pictures(
     image: Picture,
     condition: Picture | None,
     data: DataConfig,
-    encoder: Normalisation,
+    encoder: Normalisation | None,
     where: tuple[float, float] | None = None,
-) -> tuple[Target, Tensor] | Unusable:
+) -> tuple[Target, Tensor | None] | Unusable:
     """A sample's target, and what the image encoder sees [3, S, S]; or why either cannot be used."""
     decoded = decode(image, data.min_side)
     if isinstance(decoded, Unusable):
         return decoded
+    if encoder is None:
+        return cut_target(decoded, data.resolution, where), None
     seen = decoded if condition is None else decode(condition)
     if isinstance(seen, Unusable):
         return Unusable(seen.kind, f"its condition picture: {seen.reason}")

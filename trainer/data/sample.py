@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from .identity import Identity
 from .pictures import Picture
 
 
@@ -13,12 +14,14 @@ class Sample:
     """One picture with its captions, "" where it has none.
 
     condition: the picture that the image encoder sees; None = the same as the target.
+    identity: of the face, where data.identity_column is set.
     """
 
     name: str
     image: Picture
     captions: tuple[str, ...]
     condition: Picture | None = None
+    identity: Identity | None = None
 
 
 class Source(Protocol):

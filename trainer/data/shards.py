@@ -4,9 +4,10 @@
           latents/00000.safetensors      moments [n, 2, C, h, w] of the samples that can be used
           text/00000.safetensors         states [n, T, D], pooled [n, P]; each text once, the empty one first
           pooled/ or penultimate/        features [n, E] or [n, S, F]
+          identities/                    identities [n, 512] of faces, raw, fp32
     each folder with part.json: what it was made with
 
-Shard k of the samples, latents and features is of samples k * SHARD to (k + 1) * SHARD - 1.
+Shard k of the samples, latents, features and identities is of samples k * SHARD to (k + 1) * SHARD - 1.
 """
 
 from __future__ import annotations

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..config import DataConfig
+from .identity import SUFFIXES, as_identity, check_identity
 from .rows import Rows, read_json_lines, read_json_list
 from .sample import Sample, Source, as_captions
 from .webdataset import ShardSource, find_shards
@@ -73,9 +75,10 @@ class ListSource:
             )
         self.image = data.image_column or "image_file"
         self.caption = data.caption_column
-        self.condition = data.condition_column
+        self.condition, self.face = data.condition_column, data.identity_column
         self.rows: Rows = read_json_lines(path, self._check) if is_lines else read_json_list(path, self._check)
-        columns = repr((len(self.rows), self.image, self.caption, self.condition)).encode()
+        more = (self.face,) if self.face else ()  # so that caches from before the option fit
+        columns = repr((len(self.rows), self.image, self.caption, self.condition, *more)).encode()
         self._identity = hashlib.sha256(self.rows.content.tobytes() + columns).hexdigest()
 
     def _check(self, row: dict[str, Any], where: str) -> None:
@@ -85,6 +88,8 @@ class ListSource:
                 raise ValueError(
                     f"{where} has no {column!r} with a file's name (it has {has}): correct it, or set data.image_column"
                 )
+        if self.face:
+            check_identity(row.get(self.face), self.face, where, ", ".join(row) or "nothing")
         if self.caption and self.caption not in row:
             raise ValueError(
                 f"{where} has no {self.caption!r} (it has {', '.join(row)}): correct it, or data.caption_column"
@@ -102,7 +107,8 @@ class ListSource:
         row = json.loads(self.rows[index])
         name = row[self.image]
         condition = self.folder / row[self.condition] if self.condition else None
-        return Sample(name, self.folder / name, self._captions(row, name), condition)
+        face = as_identity(row[self.face], self.folder) if self.face else None
+        return Sample(name, self.folder / name, self._captions(row, name), condition, face)
 
     def captions(self, index: int) -> tuple[str, ...]:
         row = json.loads(self.rows[index])
@@ -116,6 +122,7 @@ class FolderSource:
     """Pictures of a folder and those below it, by name; a `.txt` of the same name has captions, one in each line.
 
     data.condition_column names the condition's suffix: with "reference", `cat.reference.png` belongs to `cat.jpg`.
+    data.identity_column names the identity's: with "face", `cat.face.npy` or `cat.face.safetensors`.
     """
 
     def __init__(self, data: DataConfig) -> None:
@@ -138,7 +145,8 @@ class FolderSource:
                     f"{name} has no {stem}.{self.condition}.png or the like: add it, or clear data.condition_column"
                 )
             text = f"{stem}.txt"
-            rows.append([name, text if text in files else "", of_target.get(stem, "")])
+            face = _identity_file(stem, data.identity_column, files) if data.identity_column else []
+            rows.append([name, text if text in files else "", of_target.get(stem, ""), *face])
         self.rows = Rows(json.dumps(row).encode() for row in rows)
         listing = json.dumps([rows, [(name, files[name]) for row in rows for name in row if name]])
         self._identity = hashlib.sha256(listing.encode()).hexdigest()
@@ -147,11 +155,12 @@ class FolderSource:
         return len(self.rows)
 
     def read(self, index: int) -> Sample:
-        name, _, condition = json.loads(self.rows[index])
-        return Sample(name, self.folder / name, self.captions(index), self.folder / condition if condition else None)
+        name, _, condition, *face = json.loads(self.rows[index])
+        seen = self.folder / condition if condition else None
+        return Sample(name, self.folder / name, self.captions(index), seen, self.folder / face[0] if face else None)
 
     def captions(self, index: int) -> tuple[str, ...]:
-        name, text, _ = json.loads(self.rows[index])
+        name, text, *_ = json.loads(self.rows[index])
         if not text:
             return ("",)
         try:
@@ -161,6 +170,15 @@ class FolderSource:
 
     def identity(self) -> str:
         return self._identity
+
+
+def _identity_file(stem: str, column: str, files: Mapping[str, int]) -> list[str]:
+    """The identity's file of a picture, in a list. Raises ValueError when there is none."""
+    names = [f"{stem}.{column}{suffix}" for suffix in SUFFIXES]
+    found = [name for name in names if name in files]
+    if not found:
+        raise ValueError(f"{stem} has no {' or '.join(names)}: add its identity, or correct data.identity_column")
+    return found[:1]
 
 
 def _walk(folder: Path) -> list[tuple[str, int]]:

@@ -36,7 +36,7 @@ def find_shards(pattern: str) -> list[Path]:
 
 
 class ShardSource:
-    """Samples of tar shards. data.image_column, caption_column, condition_column are members' extensions."""
+    """Samples of tar shards. data.image_column, caption_column, condition_column, identity_column are extensions."""
 
     def __init__(self, data: DataConfig) -> None:
         self.paths = find_shards(data.source)
@@ -47,6 +47,7 @@ class ShardSource:
         self.images = (data.image_column,) if data.image_column else IMAGES
         self.texts = (data.caption_column,) if data.caption_column else TEXTS
         self.conditions = _with_images(data.condition_column)
+        self.faces = (data.identity_column,) if data.identity_column else ()
         names, places = [], []
         for number, path in enumerate(self.paths):
             for key, members in _samples(path):
@@ -54,15 +55,19 @@ class ShardSource:
                 if image is None:
                     continue
                 text, condition = _member(members, self.texts), _member(members, self.conditions)
-                if self.conditions and condition is None:
-                    raise ValueError(
-                        f"{key} in {path.name} has no {self.conditions[0]}: add it, or clear data.condition_column"
-                    )
+                face = _member(members, self.faces)
+                wanted = ((self.conditions, condition, "condition"), (self.faces, face, "identity"))
+                for extensions, member, option in wanted:
+                    if extensions and member is None:
+                        raise ValueError(
+                            f"{key} in {path.name} has no {extensions[0]}: add it, or clear data.{option}_column"
+                        )
                 is_json = text is not None and _extension_found(members, self.texts) == "json"
                 names.append(key.encode())
-                places.append([number, int(is_json), *image, *(text or (-1, 0)), *(condition or (-1, 0))])
+                row = [number, int(is_json), *image, *(text or (-1, 0)), *(condition or (-1, 0)), *(face or ())]
+                places.append(row)
         self.names = Rows(names)
-        self.places = np.array(places, dtype=np.int64).reshape(len(places), 8)
+        self.places = np.array(places, dtype=np.int64).reshape(len(places), 10 if self.faces else 8)
         sizes = [(path.name, path.stat().st_size) for path in self.paths]
         self._identity = hashlib.sha256(
             self.places.tobytes() + self.names.content.tobytes() + repr(sizes).encode()
@@ -73,9 +78,10 @@ class ShardSource:
 
     def read(self, index: int) -> Sample:
         shard, _, *places = self.places[index].tolist()
-        image, condition = self._bytes(shard, *places[:2]), self._bytes(shard, *places[4:])
+        image, condition = self._bytes(shard, *places[:2]), self._bytes(shard, *places[4:6])
+        face = self._bytes(shard, *places[6:]) if self.faces else None
         name = f"{self.paths[shard].name}/{self.names[index].decode()}"
-        return Sample(name, image, self.captions(index), condition or None)
+        return Sample(name, image, self.captions(index), condition or None, face)
 
     def captions(self, index: int) -> tuple[str, ...]:
         shard, is_json, _, _, *place = self.places[index].tolist()

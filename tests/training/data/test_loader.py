@@ -138,7 +138,7 @@ def test_real_batches_are_what_the_frozen_parts_take(tmp_path: Path) -> None:
     assert batch.pixels.min() >= -1 and batch.pixels.max() <= 1
     assert batch.sizes.shape == (8, 6)
     assert frozen.latent_moments(batch.pixels).shape == (8, 2, 4, 8, 8)
-    assert [picture.size[1] for picture in opened.references()] == [80, 80]
+    assert [reference.picture.size[1] for reference in opened.references()] == [80, 80]
     random = dataclasses.replace(settings, data=dataclasses.replace(settings.data, crop="random"))
     corners = np.concatenate(
         [np.asarray(b.sizes[:, 2:4]) for b in open_loader(random, frozen, "pooled", 0, 1).batches(0)]
