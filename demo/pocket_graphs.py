@@ -9,6 +9,7 @@ from demo.graphs import Graph, Link, Node
 ADAPTER, PLUS = "pocket.safetensors", "pocket_plus.safetensors"
 ENCODER, STICKER = "pocket/", "pocket_sticker.safetensors"
 SIDE = 64
+SWEEP = (0.0, 0.2, 0.6, 1.2)
 TRY = "Nothing to download: *Load Pocket Model* comes with this pack. "
 
 
@@ -73,12 +74,12 @@ def pocket_image_and_text() -> Graph:
     graph.note(
         f"**Picture and text together.** {TRY}\n\n"
         "The text names a heart, the picture shows a star: the shape follows the text; colours, pattern and size the "
-        "picture. A weight around 0.7 leaves room for both.",
+        "picture. A weight around 0.5 leaves room for both.",
         170,
     )
     pocket = graph.load()
     reference = graph.drawn(0, "Reference", "star", "yellow", "sky", "stripes", "big")
-    model = graph.prompted(1, pocket["MODEL"], reference, weight=0.7)
+    model = graph.prompted(1, pocket["MODEL"], reference, weight=0.5)
     positive, negative = graph.said(1, pocket["CLIP"], "a heart")
     links = {"model": model, "positive": positive, "negative": negative, "latent_image": graph.latents(1)}
     graph.result(2, "pocket_image_and_text", pocket["VAE"], **links)
@@ -100,7 +101,7 @@ def pocket_weights() -> Graph:
     encoded = graph.add(1, "ImagePromptEncode", encoder=encoder["encoder"], image=reference["picture"])
     positive, negative = graph.said(1, pocket["CLIP"], "a ring")
     latent = graph.latents(1, 1)
-    for weight in (0.0, 0.4, 0.8, 1.2):
+    for weight in SWEEP:
         links = {"adapter": adapter["adapter"], "image_prompt": encoded["image prompt"]}
         title = f"Weight {weight:g}"
         applied = graph.add(
@@ -167,7 +168,7 @@ def pocket_controlnet() -> Graph:
     pocket = graph.load()
     structure = graph.drawn(0, "Structure", "heart", "black", "white", "plain", "big", seed=3)
     reference = graph.drawn(0, "Reference", "ring", "blue", "orange", "stripes", "big")
-    model = graph.prompted(2, pocket["MODEL"], reference, weight=0.8)
+    model = graph.prompted(2, pocket["MODEL"], reference, weight=0.5)
     positive, negative = graph.said(1, pocket["CLIP"], "")
     links = {"control_net": pocket["CONTROL_NET"], "image": structure["silhouette"]}
     applied = graph.add(2, "ControlNetApplyAdvanced", positive=positive, negative=negative, **links)

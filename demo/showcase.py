@@ -16,13 +16,13 @@ from demo import prompts
 from demo.pocket.data import references
 from demo.pocket.drawing import silhouettes
 from demo.pocket.scenes import SHAPE, SHAPES, SIZE
+from demo.pocket_graphs import SWEEP
 from demo.server import Server
 
 SEED = 51  # of the references; no training and no measurement uses it
 COUNT, SHOWN = 32, 8  # references that are judged, and those that are shown
-TEXT, TEXT_WEIGHT = "a heart", 0.7
-WEIGHTS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4)
-GRAPH_WEIGHTS = ("Weight 0", "Weight 0.4", "Weight 0.8", "Weight 1.2")
+TEXT, TEXT_WEIGHT = "a heart", 0.5
+WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4)
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,9 @@ class Showcase:
         )
 
     def weights(self) -> Section:
-        """Eight weights, four in a run of the graph."""
-        made = [self._weighted(WEIGHTS[start : start + 4]) for start in range(0, len(WEIGHTS), 4)]
+        """As many weights in a run as the graph has."""
+        parts = [WEIGHTS[start : start + len(SWEEP)] for start in range(0, len(WEIGHTS), len(SWEEP))]
+        made = [self._weighted(part) for part in parts]
         captions = [f"{weight:g}" for weight in WEIGHTS]
         return Section(
             "How strongly the picture counts",
@@ -142,9 +143,9 @@ class Showcase:
         content = prompts.prompt("pocket_weights")
         prompts.save_as_made(content, "")
         prompts.give_files(content, "Reference", self.files[:1])
-        for place, (title, weight) in enumerate(zip(GRAPH_WEIGHTS, weights, strict=True)):
-            content[prompts.node_of(content, f"Apply, {title.lower()}")]["inputs"]["weight"] = weight
-            content[prompts.node_of(content, title)]["inputs"]["filename_prefix"] = f"weights/{place}"
+        for place, (own, weight) in enumerate(zip(SWEEP, weights, strict=True)):
+            content[prompts.node_of(content, f"Apply, weight {own:g}")]["inputs"]["weight"] = weight
+            content[prompts.node_of(content, f"Weight {own:g}")]["inputs"]["filename_prefix"] = f"weights/{place}"
         return self._pictures("pocket_weights", content)
 
     def two_references(self) -> Section:
