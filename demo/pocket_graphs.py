@@ -89,14 +89,14 @@ def pocket_weights() -> Graph:
     graph = PocketGraph()
     graph.note(
         f"**From the text to the picture.** {TRY}\n\n"
-        "The text says *a ring*, the reference is a green star on checks. At weight 0 only the text counts; the higher "
-        "the weight, the more of the picture comes through. All four start from the same noise.",
+        "The text says *a ring*, the reference is a blue square on checks. At weight 0 only the text counts; the "
+        "higher the weight, the more of the picture comes through. All four start from the same noise.",
         170,
     )
     pocket = graph.load()
-    adapter = graph.add(0, "ImagePromptLoadAdapter", file=ADAPTER)
+    adapter = graph.add(0, "ImagePromptLoadAdapter", None, 150, file=ADAPTER)  # it tells what it has loaded
     encoder = graph.add(0, "ImagePromptLoadEncoder", weights=ENCODER)
-    reference = graph.drawn(0, "Reference", "star", "green", "pink", "checks", "big")
+    reference = graph.drawn(0, "Reference", "square", "blue", "orange", "checks", "big")
     encoded = graph.add(1, "ImagePromptEncode", encoder=encoder["encoder"], image=reference["picture"])
     positive, negative = graph.said(1, pocket["CLIP"], "a ring")
     latent = graph.latents(1, 1)

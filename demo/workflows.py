@@ -106,15 +106,17 @@ def save_json(path: Path, content: Any) -> None:
 
 
 def save_jpeg(source: Path, target: Path) -> None:
-    """The largest JPEG of a picture that stays below LARGEST; the source is removed."""
+    """The best JPEG of a picture that stays below LARGEST, of fewer pixels where it must; the source is removed."""
     picture = Image.open(source).convert("RGB")
-    for quality in range(90, 40, -5):
-        content = io.BytesIO()
-        picture.save(content, "JPEG", quality=quality, optimize=True)
-        if content.tell() < LARGEST:
-            break
-    target.write_bytes(content.getvalue())
-    source.unlink()
+    while True:
+        for quality in range(90, 40, -5):
+            content = io.BytesIO()
+            picture.save(content, "JPEG", quality=quality, optimize=True)
+            if content.tell() < LARGEST:
+                target.write_bytes(content.getvalue())
+                source.unlink()
+                return
+        picture = picture.resize((picture.width * 4 // 5, picture.height * 4 // 5), Image.Resampling.LANCZOS)
 
 
 def main() -> None:

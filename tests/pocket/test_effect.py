@@ -17,7 +17,7 @@ from demo.pocket.data import references
 from demo.pocket.evidence import structure, together
 from demo.pocket.evidence.alone import against_wrong, base_rates
 from demo.pocket.evidence.fine import off_by
-from demo.pocket.evidence.orders import FINE, GLOBAL, WEIGHT, Order
+from demo.pocket.evidence.orders import FINE, GLOBAL, ONE_SHAPE, WEIGHT, Order
 from demo.pocket.evidence.ruler import BAR
 from demo.pocket.evidence.studio import Made, Studio
 from demo.pocket.places import Places
@@ -53,7 +53,7 @@ def test_the_ruler_reads_every_attribute(studio: Studio) -> None:
     print(f"\n{found}")
     for kind in ("drawn", "autoencoded"):
         assert min(found[kind].values()) >= BAR  # type: ignore[attr-defined]
-    assert min(found["spoiled, told as none"].values()) > 0.8  # type: ignore[attr-defined]
+    assert min(found["spoiled, told as none"].values()) > 0.7  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
@@ -109,7 +109,7 @@ def test_a_controlnet_gives_the_shape(studio: Studio) -> None:
 
 
 def test_two_references_keep_to_their_halves(studio: Studio) -> None:
-    one = made(studio, GLOBAL, has_halves=True, count=32)
+    one = made(studio, GLOBAL, halves=ONE_SHAPE, count=32)
     print()
     for half, right in structure.own(studio, one).items():
         fill, _, pattern = right.float().mean(0).tolist()

@@ -19,7 +19,7 @@ from demo.pocket.evidence import card, regions, structure, together
 from demo.pocket.evidence.alone import against_wrong, base_rates
 from demo.pocket.evidence.figures import Bar, Findings, mean, read_findings
 from demo.pocket.evidence.fine import off_by
-from demo.pocket.evidence.orders import GROUPS, Order, build_world
+from demo.pocket.evidence.orders import ANY_SHAPE, GROUPS, ONE_SHAPE, Order, build_world
 from demo.pocket.evidence.structure import HALVES
 from demo.pocket.evidence.studio import Made, half_masks, layers_of
 from demo.pocket.judge import Verdict
@@ -59,8 +59,10 @@ def test_references_are_held_out_and_partners_differ() -> None:
         others = [COLOUR, BACKGROUND, PATTERN]
         assert torch.equal(world.outlines[:, others], scenes[:, others])
         assert 0.4 < float((world.outlines[:, SIZE] == scenes[:, SIZE]).float().mean()) < 0.6
-        partner = scenes[world.partner]
-        assert bool((partner[:, [COLOUR, PATTERN]] != scenes[:, [COLOUR, PATTERN]]).all())
+        for kind, numbers in world.partners.items():
+            partner = scenes[numbers]
+            assert bool((partner[:, [COLOUR, PATTERN]] != scenes[:, [COLOUR, PATTERN]]).all())
+            assert bool((partner[:, [SHAPE, SIZE]] == scenes[:, [SHAPE, SIZE]]).all()) == (kind == ONE_SHAPE)
         assert torch.equal(world.references.bytes, references(len(scenes), seed).bytes)
     assert not torch.equal(build_world(DEVELOP).references.bytes, build_world(FINAL).references.bytes)
 
@@ -144,7 +146,7 @@ class Drawn:
         verdict = Verdict(
             scenes, torch.zeros(len(scenes), dtype=torch.bool), world.references.given.shift[: len(scenes)]
         )
-        return Made(Order(len(scenes)), pictures, verdict, world.references.scenes[: len(scenes)])
+        return Made(Order(len(scenes), halves=ANY_SHAPE), pictures, verdict, world.references.scenes[: len(scenes)])
 
 
 def test_what_was_asked_for_is_counted_as_right() -> None:
@@ -152,7 +154,7 @@ def test_what_was_asked_for_is_counted_as_right() -> None:
     count, drawn = 128, Drawn()
     world = build_world(DEVELOP)
     scenes, rows = world.references.scenes[:count], torch.arange(count)
-    pictures, partner = world.references.of(rows), world.partner[:count]
+    pictures, partner = world.references.of(rows), world.partners[ANY_SHAPE][:count]
     copies = drawn.made(scenes, pictures)
     assert bool(copies.right.all())
     assert float(off_by(copies, world.references.given.shift[:count]).max()) == 0

@@ -16,6 +16,7 @@ MOST = 512  # references of a world
 GUIDANCE, PAPER_GUIDANCE = 4.0, 7.5  # what suits pocket; the paper's
 WEIGHT = 0.7  # for text and picture together
 GLOBAL, FINE = "pocket", "pocket_plus"  # the adapters, by the names of their files
+ONE_SHAPE, ANY_SHAPE = "of one shape", "of any shape"  # two references in one picture
 DOWN_8, DOWN_4, MIDDLE, UP_4, UP_8 = GROUPS = (
     "down, 8 x 8",
     "down, 4 x 4",
@@ -29,10 +30,10 @@ DOWN_8, DOWN_4, MIDDLE, UP_4, UP_8 = GROUPS = (
 class Order:
     """A set of pictures, one for each of the first `count` references of a world.
 
-    adapter: the name of its file; "" = none. names_shape: the text names another shape than the reference's; else it is
-    empty. groups: the layers that get the picture, of GROUPS. is_sticker: on the other look of the base.
-    has_silhouette: a ControlNet gives another shape. has_halves: the reference in the left half, its partner in the
-    right one. seed: of the first picture's noise. world: the seed of the references.
+    adapter: the name of its file; "" = none. names_shape: the text names another shape than the reference's; else it
+    is empty. groups: the layers that get the picture, of GROUPS. is_sticker: on the other look of the base.
+    has_silhouette: a ControlNet gives another shape. halves: the reference in the left half, another one, of
+    ONE_SHAPE or ANY_SHAPE, in the right half. seed: of the first picture's noise. world: the seed of the references.
     """
 
     count: int
@@ -43,7 +44,7 @@ class Order:
     groups: tuple[str, ...] = GROUPS
     is_sticker: bool = False
     has_silhouette: bool = False
-    has_halves: bool = False
+    halves: str = ""
     seed: int = 0
     steps: int = STEPS
     world: int = DEVELOP
@@ -53,13 +54,14 @@ class Order:
 class World:
     """References of combinations held out of training, and what goes with each.
 
-    named [N]: another shape. partner [N]: the number of a reference with another colour and pattern, in any case
-    another one. outlines [N, 5] and given: the scenes of the silhouettes, of the named shape and any size.
+    named [N]: another shape. partners: by ONE_SHAPE and ANY_SHAPE the numbers [N] of references with another colour
+    and pattern, of the same shape and size or of any. outlines [N, 5] and given: the scenes of the silhouettes, of
+    the named shape and any size.
     """
 
     references: Pictures
     named: Tensor
-    partner: Tensor
+    partners: dict[str, Tensor]
     outlines: Tensor
     given: Chance
 
@@ -80,7 +82,9 @@ def build_world(seed: int, count: int = MOST) -> World:
     outlines = scenes.clone()
     outlines[:, SHAPE] = named
     outlines[:, SIZE] = torch.randint(COUNTS[SIZE], (count,), generator=generator)
-    differ = [scenes[:, one][:, None] != scenes[:, one][None] for one in (COLOUR, PATTERN)]
-    chances = (differ[0] & differ[1]).float() + 1e-6 * (1 - torch.eye(count))
-    partner = torch.multinomial(chances, 1, generator=generator)[:, 0]
-    return World(found, named, partner, outlines, chance(count, generator))
+    same = {one: scenes[:, one][:, None] == scenes[:, one][None] for one in (SHAPE, COLOUR, PATTERN, SIZE)}
+    fits = {ANY_SHAPE: ~same[COLOUR] & ~same[PATTERN]}
+    fits[ONE_SHAPE] = fits[ANY_SHAPE] & same[SHAPE] & same[SIZE]
+    others = 1e-6 * (1 - torch.eye(count))  # where none fits, any other reference
+    partners = {kind: torch.multinomial(fit + others, 1, generator=generator)[:, 0] for kind, fit in fits.items()}
+    return World(found, named, partners, outlines, chance(count, generator))

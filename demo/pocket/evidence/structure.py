@@ -10,7 +10,7 @@ from ..scenes import BACKGROUND, COLOUR, SHAPE
 from . import regions
 from .claim import Bench, Claim
 from .figures import Findings, mean
-from .orders import FINE, GLOBAL, WEIGHT, Order
+from .orders import ANY_SHAPE, FINE, GLOBAL, ONE_SHAPE, WEIGHT, Order
 from .sheet import Row, save_sheet
 from .studio import HasWorlds, Made
 
@@ -22,8 +22,9 @@ CONTROLLED = {
     f"silhouette and {FINE}, weight {WEIGHT:g}": Order(COUNT, FINE, weight=WEIGHT, has_silhouette=True),
 }
 HALVED = {
-    f"{GLOBAL} twice": Order(COUNT, GLOBAL, has_halves=True),
-    f"{FINE} twice": Order(COUNT, FINE, has_halves=True),
+    f"{GLOBAL} twice": Order(COUNT, GLOBAL, halves=ONE_SHAPE),
+    f"{FINE} twice": Order(COUNT, FINE, halves=ONE_SHAPE),
+    f"{GLOBAL} twice, any shapes": Order(COUNT, GLOBAL, halves=ANY_SHAPE),
 }
 SHAPE_BAR, REST_BAR, HALF_BAR = 0.97, 0.95, 0.90
 
@@ -36,7 +37,7 @@ def obeyed(studio: HasWorlds, made: Made) -> Tensor:
 
 def own(studio: HasWorlds, made: Made) -> dict[str, Tensor]:
     """For each half where colour, background and pattern are its own reference's, [N, 3]."""
-    partner = studio.world(made.order.world).partner[: len(made.scenes)]
+    partner = studio.world(made.order.world).partners[made.order.halves][: len(made.scenes)]
     scenes = studio.world(made.order.world).references.scenes
     wanted = {"left": made.scenes, "right": scenes[partner]}
     return {
@@ -90,8 +91,9 @@ def halved(bench: Bench, found: Findings) -> None:
     studio, first = bench.studio, bench.made[f"{GLOBAL} twice"]
     world, count = studio.world(first.order.world), len(first.scenes)
     found.say(
-        "*Two references*, each masked to one half of the picture; they differ in colour and pattern. A half is read "
-        "by the drawing that explains it best, since the judge knows whole pictures only. The first rows are this "
+        "*Two references*, each masked to one half of the picture; they differ in colour and pattern, and are of "
+        'one shape and size ("any shapes": of any, so that the halves contend for the outline). A half is read by '
+        "the drawing that explains it best, since the judge knows whole pictures only. The first rows are this "
         "ruler on the references' own halves."
     )
     drawn = Made(first.order, studio.references(first.order.world, count), first.verdict, first.scenes)
@@ -107,14 +109,12 @@ def halved(bench: Bench, found: Findings) -> None:
             lines.append([f"{name}, {half}", str(len(right)), *(figure.percent for figure in figures)])
     found.table(["half", "n", "fill", "background", "pattern", "fill and pattern"], lines)
     shown = min(SHOWN, count)
-    partner = world.partner[:shown]
-    rows = [
-        Row("left reference", studio.references(first.order.world, shown)),
-        Row("right reference", world.references.of(partner)),
-    ]
-    for name in HALVED:
-        right = torch.stack([one[:shown][:, [0, 2]].all(1) for one in found_of[name].values()]).all(0)
-        rows.append(Row(name, bench.made[name].first(shown).pictures, right))
+    rows = [Row("left reference", studio.references(first.order.world, shown))]
+    for kind, names in {ONE_SHAPE: list(HALVED)[:2], ANY_SHAPE: list(HALVED)[2:]}.items():
+        rows.append(Row(f"right reference,\n{kind}", world.references.of(world.partners[kind][:shown])))
+        for name in names:
+            right = torch.stack([one[:shown][:, [0, 2]].all(1) for one in found_of[name].values()]).all(0)
+            rows.append(Row(name.replace(", ", ",\n"), bench.made[name].first(shown).pictures, right))
     save_sheet(bench.sheets / "two_references.png", rows)
     found.picture("two_references.png", "Two references, each in its own half")
     found.say("A red line: a half has another fill or pattern than its reference.")

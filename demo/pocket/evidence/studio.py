@@ -159,8 +159,8 @@ class Studio:
         adapter = self.adapter(order.adapter)
         features = self.features(order.world, adapter.spec.feature)
         zero = self.frozen.zero_features(adapter.spec.feature)
-        sources = [rows, self.world(order.world).partner[rows]] if order.has_halves else [rows]
-        masks = half_masks(unet) if order.has_halves else {}
+        sources = [rows, self.world(order.world).partners[order.halves][rows]] if order.halves else [rows]
+        masks = half_masks(unet) if order.halves else {}
         found: dict[int, tuple[ImageKV, ...]] = {}
         for place, source in enumerate(sources):
             given = features[source]
