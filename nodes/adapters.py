@@ -88,7 +88,7 @@ def adapter_of(name: str, file: WeightsFile, variant: str = AUTO) -> Adapter:
 def say(node: type[io.ComfyNode], text: str) -> None:
     """Show a text on the node in the page; outside of a running server there is none."""
     server = sys.modules.get("server")  # ComfyUI's own, never imported for this
-    if server is not None and node.hidden.unique_id is not None:
+    if server is not None and node.hidden is not None and node.hidden.unique_id is not None:
         server.PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
 
 

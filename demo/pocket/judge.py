@@ -23,7 +23,7 @@ from .scenes import ATTRIBUTES, COUNTS, DEVELOP, random_scenes
 from .sheets import save_rows
 from .spoiled import spoil
 
-RECIPE = Recipe(steps=2_700, batch=128, rate=2e-3, warmup=50, average=0.99)
+RECIPE = Recipe(steps=4_500, batch=128, rate=2e-3, warmup=50, average=0.995)
 SURE = 0.8  # a picture counts where the judge is as sure as this
 PLAIN, STICKERS, SPOILED = 12_000, 6_000, 8_000
 

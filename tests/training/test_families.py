@@ -144,6 +144,7 @@ def test_the_file_loads_and_predicts_the_same_elsewhere(name: str, tmp_path: Pat
         diffusion = Diffusion(frozen, config)
         ours = diffusion.predict(x, TIME, TextStates(text), SIZES, keys_values, lora=lora)
         without = diffusion.predict(x, TIME, TextStates(text), SIZES, keys_values)
+        alone = diffusion.predict(x, TIME, TextStates(text), SIZES, {}, lora=lora)
         tokens = adapter.image_tokens(features, identities)
     reference = UNet2DConditionModel.from_pretrained(config.model.base, subfolder="unet")
     theirs = oracles.diffusers_tokens(file.tensors, features, identities, name == "FaceID plus v2")
@@ -162,7 +163,8 @@ def test_the_file_loads_and_predicts_the_same_elsewhere(name: str, tmp_path: Pat
     show("prediction by diffusers, LoRA merged by hand", ours, by_diffusers, BAR)
     show("prediction by the package's layers, with its LoRA", ours, by_package, BAR)
     effect = relative(without, ours)
-    print(f"effect of the LoRA {effect:.1e}")
+    print(f"effect of the LoRA {effect:.1e}, of the image tokens {relative(alone, ours):.1e}")
+    assert relative(alone, ours) > 1e-2
     assert (effect > 1e-2) == (name in WITH_IDENTITY)
 
 

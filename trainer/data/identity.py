@@ -28,17 +28,17 @@ def read_identity(identity: Identity | None) -> Tensor | Unusable:
     try:
         if isinstance(identity, Path):
             identity = identity.read_bytes()
-        numbers = _of_file(identity) if isinstance(identity, bytes) else np.asarray(identity or (), dtype=np.float32)
+        found = _of_file(identity) if isinstance(identity, bytes) else identity
+        numbers = torch.from_numpy(np.array(() if found is None else found, dtype=np.float32)).flatten()
     except FileNotFoundError:
         return Unusable("no identity", f"there is no file {identity!s}")
     except (OSError, ValueError, TypeError, EOFError, safetensors.SafetensorError) as error:
         return Unusable("no identity", f"its identity is damaged, or no .npy or .safetensors file ({error})")
-    if numbers.size != IDENTITY_DIM:
-        return Unusable("no identity", f"its identity has {numbers.size} numbers, {EXPECTED}")
-    found = torch.from_numpy(np.array(numbers, dtype=np.float32)).flatten()
-    if not torch.isfinite(found).all() or not found.any():
+    if len(numbers) != IDENTITY_DIM:
+        return Unusable("no identity", f"its identity has {len(numbers)} numbers, {EXPECTED}")
+    if not torch.isfinite(numbers).all() or not numbers.any():
         return Unusable("no identity", "its identity is zero or not finite: there was no face, or its model is damaged")
-    return found
+    return numbers
 
 
 def _of_file(content: bytes) -> np.ndarray[Any, Any]:

@@ -124,7 +124,7 @@ def written(content: Any, path: Path) -> Path:
 )
 def test_bad_identities_are_named(content: Any, reason: str, tmp_path: Path) -> None:
     """A sample with one is left out and named, as one with a bad picture; `check` counts it."""
-    config = face_config(tmp_path, "FaceID", run={"steps": 3})
+    config = face_config(tmp_path, "FaceID", run={"steps": 2, "batch_size": 6})
     path = tmp_path / "faces" / "1.npy"
     path.unlink() if content is None else written(content, path)
     found = read_identity(path)
