@@ -109,3 +109,10 @@ def filled(tensors: Mapping[str, Tensor], dtype: torch.dtype = torch.float32, se
         key: (value + 1 if value.ndim == 1 and key.endswith("weight") else value).to(dtype)
         for key, value in random.items()
     }
+
+
+def small(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """An adapter of two layers with a 32-wide text, 5 KB."""
+    with torch.device("meta"):
+        projection = torch.nn.ModuleDict({"proj": torch.nn.Linear(16, 128), "norm": torch.nn.LayerNorm(32)})
+    return filled(adapter(projection, 32, {1: 8, 3: 8}), dtype)

@@ -292,8 +292,7 @@ def test_missing_file(folder):
     assert str(folder) in message and "there.safetensors" in message
 
 
-def test_damaged_weights_give_no_picture(folder):
-    """NaN in an encoder is caught before it reaches a sampler."""
+def test_nan_in_an_encoder_is_caught_before_a_sampler(folder):
     weights = random_weights(small_config(hidden_size=768, num_attention_heads=12))
     weights["visual_projection.weight"][0, 0] = float("nan")
     save_file(weights, folder / "a.safetensors")
