@@ -23,10 +23,12 @@ $(STAMP): pyproject.toml requirements.txt demo/comfyui.py
 demo: setup
 	$(BIN)/python -m demo
 
-# In three processes, so that the memory of one is free for the next: 24 GB are enough.
+# In several processes, so that the memory of one is free for the next: 24 GB are enough.
+LARGE := tests/test_families.py tests/test_parity.py
 SERVER := tests/test_page.py tests/test_server.py tests/test_hostile_server.py tests/test_workflows.py
 test: setup
-	$(BIN)/pytest tests/core $(filter-out $(SERVER),$(wildcard tests/test_*.py))
+	$(BIN)/pytest tests/core $(filter-out $(SERVER) $(LARGE),$(wildcard tests/test_*.py))
+	$(BIN)/pytest $(LARGE)
 	$(BIN)/pytest $(SERVER)
 	$(BIN)/pytest tests/training
 	$(BIN)/pytest tests/pocket

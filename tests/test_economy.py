@@ -173,10 +173,10 @@ def test_the_memory_manager_counts_the_adapter_while_it_is_loaded(monkeypatch: p
 def test_a_partly_loaded_adapter_gives_the_same() -> None:
     """What low VRAM does: weights stay on the offload device and are cast layer by layer."""
     model, loaded = models.comfy_model("SD15", 32), adapter("plus")
-    reference = host.part("nodes.run").Reference(
-        loaded, torch.randn(1, 257, 1280), torch.randn(1, 257, 1280), dict.fromkeys(loaded.spec.layers, 1.0), 0, 1,
-        "concatenate", None,
-    )  # fmt: skip
+    inputs = host.part("nodes.inputs").Inputs
+    features, zero = (inputs(torch.randn(1, 257, 1280), None) for _ in range(2))
+    weights = dict.fromkeys(loaded.spec.layers, 1.0)
+    reference = host.part("nodes.run").Reference(loaded, features, zero, weights, 0, 1, "concatenate", None)
     kv = host.part("nodes.run").keys_values
     whole = kv(reference, torch.device("cpu"), torch.float32)
     original = loaded.patcher.load
