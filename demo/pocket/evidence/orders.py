@@ -14,7 +14,7 @@ from ..scenes import COLOUR, COUNTS, DEVELOP, PATTERN, SHAPE, SHAPES, SIZE
 
 MOST = 512  # references of a world
 GUIDANCE, PAPER_GUIDANCE = 4.0, 7.5  # what suits pocket; the paper's
-WEIGHT = 0.7  # for text and picture together
+WEIGHT = 0.5  # for text and picture together
 GLOBAL, FINE = "pocket", "pocket_plus"  # the adapters, by the names of their files
 ONE_SHAPE, ANY_SHAPE = "of one shape", "of any shape"  # two references in one picture
 DOWN_8, DOWN_4, MIDDLE, UP_4, UP_8 = GROUPS = (

@@ -16,9 +16,10 @@ from .studio import HasWorlds, Made
 
 COUNT, SHOWN = 256, 12
 HALVES = {"left": slice(0, SIDE // 2), "right": slice(SIDE // 2, SIDE)}
+MIXED = f"silhouette and {GLOBAL}, weight {WEIGHT:g}"
 CONTROLLED = {
     "silhouette alone": Order(COUNT, has_silhouette=True),
-    f"silhouette and {GLOBAL}": Order(COUNT, GLOBAL, has_silhouette=True),
+    MIXED: Order(COUNT, GLOBAL, weight=WEIGHT, has_silhouette=True),
     f"silhouette and {FINE}, weight {WEIGHT:g}": Order(COUNT, FINE, weight=WEIGHT, has_silhouette=True),
 }
 HALVED = {
@@ -78,13 +79,12 @@ def controlled(bench: Bench, found: Findings) -> None:
     )
     found.picture("silhouettes.png", "Silhouettes, references, and pictures of both")
     found.say("A red line: the judge misses the silhouette's shape, or the reference's colour or background.")
-    name = f"silhouette and {GLOBAL}"
     for attribute, word, wanted in (
         (SHAPE, "shape of the silhouette", SHAPE_BAR),
         (COLOUR, "colour of the picture", REST_BAR),
         (BACKGROUND, "background of the picture", REST_BAR),
     ):
-        found.at_least(f"ControlNet and {GLOBAL}, {word}", mean(rows[name][:, attribute]), wanted)
+        found.at_least(f"ControlNet and {GLOBAL}, {word}", mean(rows[MIXED][:, attribute]), wanted)
 
 
 def halved(bench: Bench, found: Findings) -> None:

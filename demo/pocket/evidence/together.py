@@ -13,8 +13,8 @@ from .orders import FINE, GLOBAL, MOST, WEIGHT, Order
 from .sheet import Row, save_sheet
 from .studio import HasWorlds, Made
 
-CURVE, WEIGHTS = 128, (0.0, 0.25, 0.5, WEIGHT, 0.85, 1.0, 1.25, 1.5)
-SHOWN, IN_SHEET = 12, (0.0, 0.5, WEIGHT, 1.0, 1.5)
+CURVE, WEIGHTS = 128, (0.0, 0.25, WEIGHT, 0.7, 0.85, 1.0, 1.25, 1.5)
+SHOWN, IN_SHEET = 12, (0.0, 0.25, WEIGHT, 1.0, 1.5)
 ADAPTERS = (GLOBAL, FINE)
 NAMES = ("named shape", *tuple(ATTRIBUTES)[1:])
 BARS = {SHAPE: 0.95, COLOUR: 0.95, BACKGROUND: 0.95, PATTERN: 0.90}
