@@ -85,6 +85,7 @@ def build_world(seed: int, count: int = MOST) -> World:
     same = {one: scenes[:, one][:, None] == scenes[:, one][None] for one in (SHAPE, COLOUR, PATTERN, SIZE)}
     fits = {ANY_SHAPE: ~same[COLOUR] & ~same[PATTERN]}
     fits[ONE_SHAPE] = fits[ANY_SHAPE] & same[SHAPE] & same[SIZE]
-    others = 1e-6 * (1 - torch.eye(count))  # where none fits, any other reference
-    partners = {kind: torch.multinomial(fit + others, 1, generator=generator)[:, 0] for kind, fit in fits.items()}
+    others = 1 - torch.eye(count)  # where none fits, any other reference
+    chances = {kind: torch.where(fit.any(1, keepdim=True), fit.float(), others) for kind, fit in fits.items()}
+    partners = {kind: torch.multinomial(chance, 1, generator=generator)[:, 0] for kind, chance in chances.items()}
     return World(found, named, partners, outlines, chance(count, generator))
