@@ -25,11 +25,13 @@ demo: setup
 
 # In several processes, so that the memory of one is free for the next: 24 GB are enough.
 LARGE := tests/test_families.py tests/test_parity.py
+MEMORY := tests/test_family_memory.py
 SERVER := tests/test_page.py tests/test_server.py tests/test_hostile_server.py tests/test_workflows.py
 test: setup
-	$(BIN)/pytest tests/core $(filter-out $(SERVER) $(LARGE),$(wildcard tests/test_*.py))
+	$(BIN)/pytest tests/core $(filter-out $(SERVER) $(LARGE) $(MEMORY),$(wildcard tests/test_*.py))
 	$(BIN)/pytest $(LARGE)
 	$(BIN)/pytest $(SERVER)
+	$(BIN)/pytest $(MEMORY)
 	$(BIN)/pytest tests/training
 	$(BIN)/pytest tests/pocket
 
