@@ -19,7 +19,7 @@ from demo.server import Server
 pytestmark = pytest.mark.comfy
 
 core = host.part("ipadapter_core")
-ROUNDS, LIMIT = 3, 0.02
+ROUNDS, LIMIT = 5, 0.02
 TEXT_EVENT = 3  # of ComfyUI's binary messages
 CHANNELS = 32  # of TestSmallModels
 THIN = core.ResamplerProjection(2048, 1, 12, 64)
@@ -88,7 +88,7 @@ def graph(family: str, seed: int) -> dict[str, Any]:
     return {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in nodes.items()}
 
 
-def test_three_rounds_of_all_families(server: Server, request: pytest.FixtureRequest) -> None:
+def test_rounds_of_all_families(server: Server, request: pytest.FixtureRequest) -> None:
     folder = server.models / "ipadapter"
     for family in SHAPES:
         write(folder, family)
@@ -104,12 +104,13 @@ def test_three_rounds_of_all_families(server: Server, request: pytest.FixtureReq
     finally:
         for family in SHAPES:
             (folder / f"{family}.safetensors").unlink()
-    growth = resident[2] / resident[1] - 1
+    # The allocator keeps what a round has asked for, now and then some more; a leak adds to every round.
+    growth = min(resident[3:]) / max(resident[1:3]) - 1
     shown = ", ".join(f"{value:.1f}" for value in resident)
-    line = f"{len(SHAPES)} families, {ROUNDS} rounds: {shown} MiB resident, round 3 against 2: {growth:+.2%}"
+    line = f"{len(SHAPES)} families, {ROUNDS} rounds: {shown} MiB resident, the last two against the two before: {growth:+.2%}"
     figures.row(request, "memory of a server", line)
     assert len(set(digests)) == len(SHAPES) * ROUNDS
-    assert abs(growth) <= LIMIT
+    assert growth <= LIMIT
 
 
 def test_the_node_says_what_a_file_is_and_its_licence(server: Server) -> None:
