@@ -107,7 +107,7 @@ def test_rounds_of_all_families(server: Server, request: pytest.FixtureRequest) 
     # The allocator keeps what a round has asked for, now and then some more; a leak adds to every round.
     growth = min(resident[3:]) / max(resident[1:3]) - 1
     shown = ", ".join(f"{value:.1f}" for value in resident)
-    line = f"{len(SHAPES)} families, {ROUNDS} rounds: {shown} MiB resident, the last two against the two before: {growth:+.2%}"
+    line = f"{len(SHAPES)} families, {ROUNDS} rounds: {shown} MiB, the last two against the two before: {growth:+.2%}"
     figures.row(request, "memory of a server", line)
     assert len(set(digests)) == len(SHAPES) * ROUNDS
     assert growth <= LIMIT
