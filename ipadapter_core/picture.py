@@ -88,3 +88,14 @@ def squares(pictures: Tensor, size: int, crop: str = "centre") -> Tensor:
         )
     cut = [np.asarray(square(to_pil(picture), size, crop)) for picture in pictures]
     return torch.from_numpy(np.stack(cut)).float() / 255
+
+
+def around(image: Image.Image, box: tuple[float, float, float, float], size: int) -> Image.Image:
+    """The square around a box (left, top, right, bottom in pixels) with its longer side, resized to `size` x `size`.
+
+    Outside of the picture it is black. What face adapters see that were trained on a face's box.
+    """
+    left, top, right, bottom = box
+    x, y, half = (left + right) / 2, (top + bottom) / 2, max(right - left, bottom - top) / 2
+    cut = image.crop((round(x - half), round(y - half), round(x + half), round(y + half)))
+    return cut.resize((size, size), Image.Resampling.BICUBIC)

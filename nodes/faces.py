@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..ipadapter_core import FaceCrop
-from ..ipadapter_core.picture import to_pil
+from ..ipadapter_core.picture import around, to_pil
 from . import folders
 
 INSTALL = 'pip install "insightface>=2.1" onnxruntime'
@@ -46,7 +46,10 @@ class Face:
 
     def cut(self, crop: FaceCrop) -> Tensor:
         """The picture of the face: [size, size, 3] of 0..1. Outside of the picture it is black, as in the training."""
-        pixels = self._aligned(crop.size) if crop.kind == "aligned" else self._box(crop.size)
+        if crop.kind == "aligned":
+            pixels = self._aligned(crop.size)
+        else:
+            pixels = np.asarray(around(Image.fromarray(self.picture), self.box, crop.size))
         return torch.from_numpy(np.array(pixels)).float() / 255
 
     def _aligned(self, size: int) -> np.ndarray:
@@ -54,13 +57,6 @@ class Face:
         from insightface.utils import face_align
 
         return face_align.norm_crop(self.picture, landmark=self.landmarks, image_size=size)
-
-    def _box(self, size: int) -> np.ndarray:
-        """The square around the middle of the box with its longer side."""
-        left, top, right, bottom = self.box
-        x, y, half = (left + right) / 2, (top + bottom) / 2, max(right - left, bottom - top) / 2
-        square = Image.fromarray(self.picture).crop((x - half, y - half, x + half, y + half))
-        return np.asarray(square.resize((size, size), Image.Resampling.BICUBIC))
 
 
 class FaceModel:

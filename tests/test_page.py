@@ -26,14 +26,8 @@ def test_opens_without_missing_nodes_or_errors(name: str, page: Page):
     page.open(workflow)
     page.tab.wait_for_timeout(300)  # errors of drawing come a little later
     assert page.missing() == []
-    assert [error for error in page.errors[before:] if not of_the_first_graph(error, workflow)] == []
+    assert page.errors[before:] == []
     assert len(page.graph()["nodes"]) == len(workflow["nodes"])
-
-
-def of_the_first_graph(error: str, workflow: dict[str, Any]) -> bool:
-    """The page looks for the models of the graph that it opened itself, and on a busy machine that fails late."""
-    urls = [model["url"] for node in workflow["nodes"] for model in node["properties"].get("models", ())]
-    return "huggingface.co" in error and not any(url in error for url in urls)
 
 
 def test_an_unknown_node_is_seen_as_missing(page: Page):

@@ -15,7 +15,7 @@ def export(source: Path, out: Path, half: bool = False, raw: bool = False) -> st
     """Write the adapter of a run (its newest checkpoint) or a checkpoint: safetensors, or a .bin pickle by the name.
 
     half: fp16 weights, half the size. raw: the last weights where the checkpoint also keeps their average.
-    Returns a line about what was written. Raises ValueError when there is nothing to export.
+    Returns a line about what was written. Raises ValueError when there is nothing to export or `out` cannot be written.
     """
     path = find_checkpoint(source)
     file = read_adapter(path / checkpoint.ADAPTER)
@@ -24,10 +24,13 @@ def export(source: Path, out: Path, half: bool = False, raw: bool = False) -> st
     if half:
         tensors = {key: value.half() for key, value in tensors.items()}
     about = _simple(metadata) if is_appended(tensors) else _about(detect(tensors))
-    if out.suffix == ".bin":
-        write_pickle(out, tensors)
-    else:
-        write_adapter(out, tensors, metadata)
+    try:
+        if out.suffix == ".bin":
+            write_pickle(out, tensors)
+        else:
+            write_adapter(out, tensors, metadata)
+    except OSError as error:
+        raise ValueError(f"{out} cannot be written ({error.strerror}): give another OUT") from error
     return f"{out}: {about}, step {metadata.get('step', '?')}"
 
 

@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ipadapter_core.picture import around
+
 from .config import DataConfig
 from .data.batch import Skipped
 from .data.pictures import Unusable, decode
@@ -100,10 +102,7 @@ def aligned(picture: Image.Image, face: Any, size: int) -> Image.Image:
 
 def box(picture: Image.Image, face: Any, size: int) -> Image.Image:
     """The square around the face's box, black outside of the picture: for plus-face and full-face."""
-    left, top, right, bottom = face.bbox.tolist()
-    x, y, half = (left + right) / 2, (top + bottom) / 2, max(right - left, bottom - top) / 2
-    square = picture.crop((round(x - half), round(y - half), round(x + half), round(y + half)))
-    return square.resize((size, size), Image.Resampling.BICUBIC)
+    return around(picture, tuple(face.bbox.tolist()), size)
 
 
 CROPS: dict[str, Crop] = {"aligned": aligned, "box": box}

@@ -31,14 +31,14 @@ def timestep_probabilities(config: OptimiserConfig, scheduler: DDPMScheduler) ->
 def loss_weights(config: OptimiserConfig, scheduler: DDPMScheduler) -> Tensor:
     """The weight of a sample's loss at each timestep, fp32.
 
-    min_snr: arXiv 2303.09556 for the scheduler's prediction. snr: clamp(1 / SNR, .3, 50), mean 1 over the timesteps
+    min_snr: arXiv 2303.09556 for the scheduler's prediction. snr: clamp(1 / SNR, .3, 5), mean 1 over the timesteps
     drawn: more weight to high noise, where layout and pattern are decided.
     """
     snr = signal_to_noise(scheduler)
     if config.loss_weighting == "none":
         return torch.ones(len(snr))
     if config.loss_weighting == "snr":
-        weights = (1 / snr.clamp_min(1e-12)).clamp(0.3, 50.0)
+        weights = (1 / snr.clamp_min(1e-12)).clamp(0.3, 5.0)
         return (weights / (weights * timestep_probabilities(config, scheduler)).sum()).float()
     capped = snr.clamp_max(config.min_snr_gamma)
     divisor = {"epsilon": snr.clamp_min(1e-12), "v_prediction": snr + 1, "sample": torch.ones_like(snr)}

@@ -27,12 +27,15 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 @dataclass(frozen=True)
 class Stage:
-    """result: the file that is written last, so it shows that the stage is done. checkpoint: in the work folder."""
+    """result: the file that is written last, so it shows that the stage is done.
+
+    kept: what it keeps in the work folder, as patterns of names; forgotten when the stage is trained anew.
+    """
 
     train: Callable[[Places], None]
     report: Callable[[Places], dict[str, Any]]
     result: Callable[[Places], Path]
-    checkpoint: str
+    kept: tuple[str, ...]
 
 
 def _adapter(name: str) -> Stage:
@@ -40,27 +43,36 @@ def _adapter(name: str) -> Stage:
         partial(adapters.train, name),
         partial(adapters.report, name),
         lambda places: places.adapter(name),
-        f"runs/{name}",
+        (f"runs/{name}",),
     )
 
 
 STAGES = {
     "autoencoder": Stage(
-        autoencoder.train, autoencoder.report, lambda places: places.base / "vae" / WEIGHTS, "autoencoder.pt"
+        autoencoder.train,
+        autoencoder.report,
+        lambda places: places.base / "vae" / WEIGHTS,
+        ("autoencoder.pt", "decoder.pt", "*.latents.pt"),
     ),
     "text": Stage(
-        text.train, text.report, lambda places: places.base / "text_encoder" / "model.safetensors", "text_encoder.pt"
+        text.train,
+        text.report,
+        lambda places: places.base / "text_encoder" / "model.safetensors",
+        ("text_encoder.pt",),
     ),
-    "judge": Stage(judge.train, judge.report, lambda places: places.judge, "judge.pt"),
+    "judge": Stage(judge.train, judge.report, lambda places: places.judge, ("judge.pt",)),
     "vision": Stage(
-        vision.train, vision.report, lambda places: places.encoder / "model.safetensors", "image_encoder.pt"
+        vision.train,
+        vision.report,
+        lambda places: places.encoder / "model.safetensors",
+        ("image_encoder.pt", "image_encoder_heads.pt"),
     ),
-    "base": Stage(base.train, base.report, lambda places: places.base / "unet" / WEIGHTS, "base.pt"),
+    "base": Stage(base.train, base.report, lambda places: places.base / "unet" / WEIGHTS, ("base.pt",)),
     "pocket": _adapter("pocket"),
     "pocket_plus": _adapter("pocket_plus"),
     adapters.SIMPLE: _adapter(adapters.SIMPLE),
-    "controlnet": Stage(control.train, control.report, lambda places: places.controlnet / WEIGHTS, "controlnet.pt"),
-    "look": Stage(look.train, look.report, lambda places: places.look, "look.pt"),
+    "controlnet": Stage(control.train, control.report, lambda places: places.controlnet / WEIGHTS, ("controlnet.pt",)),
+    "look": Stage(look.train, look.report, lambda places: places.look, ("look.pt", "look_whole.pt")),
 }
 
 
@@ -80,7 +92,8 @@ def main() -> None:
         if options.stages and name not in options.stages:
             continue
         if options.again:
-            forget(places.work / stage.checkpoint)
+            for path in [path for pattern in stage.kept for path in places.work.glob(pattern)]:
+                forget(path)
         began = time.monotonic()
         if not options.report:
             if stage.result(places).exists() and not options.again:

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from .drawing import SIDE, Chance, chance, draw
 from .scenes import TRAIN, random_scenes
 
-COUNT = 34_000
+COUNT, STICKERS = 34_000, 12_000
 PART = 1_000
 
 
@@ -56,12 +56,20 @@ def training_pictures(folder: Path) -> Pictures:
     return Pictures(scenes, given, torch.from_numpy(np.load(path)))
 
 
-def references(count: int, seed: int, held_out: bool = True) -> Pictures:
+def stickers(folder: Path) -> Pictures:
+    """The first training scenes, drawn as stickers."""
+    data, rows = training_pictures(folder), slice(0, STICKERS)
+    scenes, given = data.scenes[rows], data.given.of(rows)
+    parts = torch.arange(STICKERS).split(PART)
+    return Pictures(scenes, given, torch.cat([to_bytes(draw(scenes[part], given.of(part), True)) for part in parts]))
+
+
+def references(count: int, seed: int, held_out: bool = True, as_sticker: bool = False) -> Pictures:
     """Pictures that no training saw; by default also of combinations that none saw."""
     generator = torch.Generator().manual_seed(seed)
     scenes = random_scenes(count, generator, held_out)
     given = chance(count, generator)
-    return Pictures(scenes, given, to_bytes(draw(scenes, given)))
+    return Pictures(scenes, given, to_bytes(draw(scenes, given, as_sticker)))
 
 
 def to_bytes(pictures: Tensor) -> Tensor:

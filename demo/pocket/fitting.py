@@ -88,7 +88,8 @@ def fit(name: str, module: nn.Module, loss: Loss, recipe: Recipe, folder: Path) 
                 if recipe.average:
                     decay = min(recipe.average, (1 + step) / (10 + step))
                     torch._foreach_lerp_(averages, [parameter.detach() for parameter in trained], 1 - decay)
-                smooth = float(value) if smooth is None else 0.98 * smooth + 0.02 * float(value)
+                now = value.item()
+                smooth = now if smooth is None else 0.98 * smooth + 0.02 * now
                 bar.set_postfix_str(f"loss {smooth:.4f}", refresh=False)
                 bar.update()
                 if time.monotonic() - last > SAVE_SECONDS:

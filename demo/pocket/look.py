@@ -13,8 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from . import autoencoder, base
-from .data import Pictures, to_bytes, training_pictures
-from .drawing import draw
+from .data import stickers
 from .fitting import Recipe, fit
 from .judge import load as load_judge
 from .places import Places
@@ -23,17 +22,8 @@ from .scenes import BACKGROUND, COLOUR, DEVELOP, SHAPE, caption, random_scenes
 from .sheets import save_rows
 
 RECIPE = Recipe(steps=700, batch=64, rate=5e-4, betas=(0.9, 0.99), warmup=50, average=0.99)
-NUM_PICTURES = 12_000
 RANK = 16
 PREFIX = "lora_unet_"
-
-
-def stickers(places: Places) -> Pictures:
-    """The first training scenes, drawn as stickers."""
-    data, rows = training_pictures(places.work), slice(0, NUM_PICTURES)
-    scenes, given = data.scenes[rows], data.given.of(rows)
-    parts = torch.arange(NUM_PICTURES).split(1_000)
-    return Pictures(scenes, given, torch.cat([to_bytes(draw(scenes[part], given.of(part), True)) for part in parts]))
 
 
 def matrices(unet: UNet2DConditionModel) -> dict[str, Tensor]:
@@ -47,7 +37,7 @@ def matrices(unet: UNet2DConditionModel) -> dict[str, Tensor]:
 
 
 def train(places: Places) -> None:
-    data, unet, noising = stickers(places), base.load(places), base.Noising()
+    data, unet, noising = stickers(places.work), base.load(places), base.Noising()
     latents, texts = base.latents_of(places, data, "stickers"), base.texts_of(places, data)
     for weight in matrices(unet).values():
         weight.requires_grad_(True)

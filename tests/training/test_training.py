@@ -161,3 +161,7 @@ def test_seeing_that_it_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert all(torch.equal(value.half(), half.tensors[key]) for key, value in pickled.tensors.items())
     assert half.metadata["step"] == "4"
     print(capsys.readouterr().out)
+    assert main(["export", str(place), str(tmp_path / "nowhere" / "adapter.safetensors")]) == 1
+    message = capsys.readouterr().err.strip()
+    print(message)
+    assert message.endswith("cannot be written (No such file or directory): give another OUT")
