@@ -162,8 +162,9 @@ def pocket_controlnet() -> Graph:
     graph = PocketGraph()
     graph.note(
         f"**Structure from a ControlNet, the rest from a picture.** {TRY}\n\n"
-        "The silhouette says which shape, where and how large; *Reference* gives colours and pattern.",
-        130,
+        "The silhouette says which shape, where and how large; *Reference* gives colours and pattern. The negative "
+        "goes past the ControlNet, so that *cfg* strengthens the silhouette as it does the picture.",
+        170,
     )
     pocket = graph.load()
     structure = graph.drawn(0, "Structure", "heart", "black", "white", "plain", "big", seed=3)
@@ -172,7 +173,7 @@ def pocket_controlnet() -> Graph:
     positive, negative = graph.said(1, pocket["CLIP"], "")
     links = {"control_net": pocket["CONTROL_NET"], "image": structure["silhouette"]}
     applied = graph.add(2, "ControlNetApplyAdvanced", positive=positive, negative=negative, **links)
-    links = {"positive": applied["positive"], "negative": applied["negative"], "latent_image": graph.latents(2)}
+    links = {"positive": applied["positive"], "negative": negative, "latent_image": graph.latents(2)}
     graph.result(3, "pocket_controlnet", pocket["VAE"], model=model, **links)
     return graph
 

@@ -43,7 +43,7 @@ def _adapter(name: str) -> Stage:
         partial(adapters.train, name),
         partial(adapters.report, name),
         lambda places: places.adapter(name),
-        (f"runs/{name}",),
+        (f"runs/{name}", f"runs/{name}.safetensors", f"runs/{name}_outline"),
     )
 
 

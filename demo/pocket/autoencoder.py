@@ -17,7 +17,8 @@ from .scenes import DEVELOP
 from .sheets import interleaved, save_rows
 
 RECIPE = Recipe(steps=1_700, batch=64, rate=2e-3, warmup=50, average=0.99)
-DECODER = Recipe(steps=800, batch=64, rate=1e-3, warmup=50, average=0.99, seed=1)
+DECODER = Recipe(steps=1_200, batch=64, rate=1e-3, warmup=50, average=0.995, seed=1)
+STICKERS = 24  # of the decoder's batch
 NOISE = 0.05  # of the latents' deviation; the decoder learns to bear what a sampler leaves
 
 
@@ -78,11 +79,12 @@ def train(places: Places) -> None:
 
 
 def sharpen(model: AutoencoderDC, places: Places) -> None:
-    """The decoder, half on stickers; the encoder is left as it is."""
-    looks, half = (training_pictures(places.work), stickers(places.work)), DECODER.batch // 2
+    """The decoder alone, on both looks; the encoder is left as it is."""
+    plain, other = training_pictures(places.work), stickers(places.work)
 
     def loss(generator: torch.Generator) -> Tensor:
-        pixels = torch.cat([data.some(half, generator)[1] for data in looks]) * 2 - 1
+        parts = plain.some(DECODER.batch - STICKERS, generator)[1], other.some(STICKERS, generator)[1]
+        pixels = torch.cat(parts) * 2 - 1
         with torch.no_grad():
             latents = model.encode(pixels).latent
         noise = torch.randn(latents.shape, generator=generator)

@@ -28,8 +28,14 @@ def build(unet: UNet2DConditionModel) -> ControlNetModel:
 
 def controlled(unet: UNet2DConditionModel, control: ControlNetModel, noisy: Tensor, timesteps: Tensor, text: Tensor,
                condition: Tensor, strength: float = 1.0) -> Tensor:  # fmt: skip
-    """The noise that the base predicts, with the ControlNet's residuals for a condition [B, 3, 64, 64] of 0..1."""
-    down, middle = control(noisy, timesteps, text, condition, strength, return_dict=False)
+    """The noise that the base predicts [N, 4, 8, 8], the last B with a ControlNet on conditions [B, 3, 64, 64] of 0..1.
+
+    N = B where all get it. In sampling only what is wanted does, so that guidance strengthens it as it does text and
+    picture; this is what ComfyUI's Apply ControlNet does with the positive alone.
+    """
+    free, mine = len(noisy) - len(condition), slice(-len(condition), None)
+    down, middle = control(noisy[mine], timesteps, text[mine], condition, strength, return_dict=False)
+    down, middle = [F.pad(one, (0, 0, 0, 0, 0, 0, free, 0)) for one in down], F.pad(middle, (0, 0, 0, 0, 0, 0, free, 0))
     return unet(
         noisy, timesteps, text, down_block_additional_residuals=down, mid_block_additional_residual=middle
     ).sample
@@ -66,8 +72,8 @@ def report(places: Places, count: int = 128) -> dict[str, object]:
     states = torch.cat([base.text_states(places, [""]).expand(count, -1, -1), base.text_states(places, words)])
 
     def predict(latents: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
-        both, twice = torch.cat([latents, latents]), torch.cat([condition, condition])
-        without, wanted = controlled(unet, control, both, timestep, states, twice).chunk(2)
+        both = torch.cat([latents, latents])
+        without, wanted = controlled(unet, control, both, timestep, states, condition).chunk(2)
         return without, wanted
 
     pictures = autoencoder.decode(autoencoder.load(places), sample(predict, count, guidance=4.0))

@@ -55,8 +55,9 @@ def controlled(bench: Bench, found: Findings) -> None:
     studio = bench.studio
     found.say(
         "*A ControlNet* for silhouettes gives another shape, of any size, at any place; the text is empty, the picture "
-        "gives colour, background and pattern. Shape and size are counted against the silhouette, the rest against the "
-        "reference."
+        "gives colour, background and pattern. The ControlNet acts on the positive alone, so that guidance strengthens "
+        "the silhouette as it does the picture. Shape and size are counted against the silhouette, the rest against "
+        "the reference."
     )
     rows = {name: obeyed(studio, bench.made[name]) for name in CONTROLLED}
     found.agreements("pictures", rows)

@@ -135,7 +135,8 @@ class Studio:
         """A denoiser for some of an order's pictures: without text and picture, and with them."""
         unet, world = self.stickers if order.is_sticker else self.frozen.unet, self.world(order.world)
         texts = [world.text(number) if order.names_shape else "" for number in rows.tolist()]
-        empty, is_free = self.states("").expand(len(rows), -1, -1), not (order.adapter or order.names_shape)
+        empty = self.states("").expand(len(rows), -1, -1)
+        is_free = not (order.adapter or order.names_shape or order.has_silhouette)
         states = empty if is_free else torch.cat([empty, *map(self.states, texts)])
         kind = "appended" if order.adapter and is_appended(self.file(order.adapter).tensors) else "decoupled"
         install(unet, kind).of_layer = self._prompts(order, rows, unet) if order.adapter else {}
@@ -147,9 +148,7 @@ class Studio:
             if condition is None:
                 output = unet(noisy, timestep, states).sample
             else:
-                output = control.controlled(
-                    unet, self.controlnet, noisy, timestep, states, condition.repeat(times, 1, 1, 1)
-                )
+                output = control.controlled(unet, self.controlnet, noisy, timestep, states, condition)
             return output[: len(latents)], output[-len(latents) :]  # the same one where nothing is asked for
 
         return predict
