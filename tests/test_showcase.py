@@ -21,7 +21,7 @@ from demo.showcase_page import write_page, write_sheet
 pytestmark = pytest.mark.comfy
 
 # Well below what was measured, and well above what chance gives.
-BARS = {"shape": 0.7, "colour": 0.85, "background": 0.85, "pattern": 0.75, "size": 0.75}
+BARS = {"shape": 0.8, "colour": 0.85, "background": 0.85, "pattern": 0.75, "size": 0.75}
 
 
 @pytest.fixture(scope="module")
