@@ -18,7 +18,7 @@ from .sheets import interleaved, save_rows
 
 RECIPE = Recipe(steps=1_700, batch=64, rate=2e-3, warmup=50, average=0.99)
 DECODER = Recipe(steps=1_200, batch=64, rate=1e-3, warmup=50, average=0.995, seed=1)
-STICKERS = 24  # of the decoder's batch
+STICKERS_IN_BATCH = 24  # of the decoder's
 NOISE = 0.05  # of the latents' deviation; the decoder learns to bear what a sampler leaves
 
 
@@ -83,7 +83,7 @@ def sharpen(model: AutoencoderDC, places: Places) -> None:
     plain, other = training_pictures(places.work), stickers(places.work)
 
     def loss(generator: torch.Generator) -> Tensor:
-        parts = plain.some(DECODER.batch - STICKERS, generator)[1], other.some(STICKERS, generator)[1]
+        parts = plain.some(DECODER.batch - STICKERS_IN_BATCH, generator)[1], other.some(STICKERS_IN_BATCH, generator)[1]
         pixels = torch.cat(parts) * 2 - 1
         with torch.no_grad():
             latents = model.encode(pixels).latent

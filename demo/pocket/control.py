@@ -35,7 +35,7 @@ def controlled(unet: UNet2DConditionModel, control: ControlNetModel, noisy: Tens
     """
     free, mine = len(noisy) - len(condition), slice(-len(condition), None)
     down, middle = control(noisy[mine], timesteps, text[mine], condition, strength, return_dict=False)
-    down, middle = [F.pad(one, (0, 0, 0, 0, 0, 0, free, 0)) for one in down], F.pad(middle, (0, 0, 0, 0, 0, 0, free, 0))
+    *down, middle = (F.pad(residual, (0, 0, 0, 0, 0, 0, free, 0)) for residual in (*down, middle))
     return unet(
         noisy, timesteps, text, down_block_additional_residuals=down, mid_block_additional_residual=middle
     ).sample

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
+from trainer import config as configs
 from trainer.adapter import is_appended
 
-from ..adapters import SIMPLE
+from ..adapters import SIMPLE, preset
 from .alone import similarity
 from .claim import Bench, Claim
 from .figures import Findings, mean
@@ -37,7 +38,8 @@ def measure(bench: Bench, found: Findings) -> None:
     lines = []
     for name in (GLOBAL, FINE, SIMPLE):
         file = studio.file(name)
-        tensors, steps = file.tensors, [file.metadata.get(key, "?") for key in ("step", "samples_per_step")]
+        tensors, first = file.tensors, configs.load(preset(name)).run.steps
+        last, samples = (file.metadata.get(key, "?") for key in ("step", "samples_per_step"))
         projection = sum(value.numel() for key, value in tensors.items() if key.startswith("image_proj."))
         trained = sum(value.numel() for value in tensors.values())
         share = trained / base["UNet"]
@@ -49,10 +51,13 @@ def measure(bench: Bench, found: Findings) -> None:
                 f"{projection:,}",
                 f"{trained - projection:,}",
                 f"{100 * share:.2f} %",
-                " x ".join(steps),
+                f"({first} + {last}) x {samples}",
             ]
         )
-    found.table(["adapter", "attention", "projection", "K' and V'", "trained, of the UNet's", "steps x samples"], lines)
+    found.table(
+        ["adapter", "attention", "projection", "K' and V'", "trained, of the UNet's", "(steps of both runs) x samples"],
+        lines,
+    )
     found.say(
         "*Simple adapter* (section 4.4.2 of the paper): the same projection, its tokens appended to the text's, "
         "through the base's own frozen K and V; only the projection is trained, for as many steps, by "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .alone import similarity
 from .claim import Bench, Claim
 from .figures import Findings
-from .orders import GLOBAL, GROUPS, MIDDLE, MOST, Order
+from .orders import GLOBAL, GROUPS, MOST, OUTER, Order
 from .sheet import Row, save_sheet
 from .studio import layers_of
 
@@ -14,7 +14,7 @@ WITHOUT = "all but the middle"
 ORDERS = {
     "no layer": Order(MOST),
     **{group: Order(COUNT, GLOBAL, groups=(group,)) for group in GROUPS},
-    WITHOUT: Order(COUNT, GLOBAL, groups=tuple(group for group in GROUPS if group != MIDDLE)),
+    WITHOUT: Order(COUNT, GLOBAL, groups=OUTER),
     "all layers": Order(MOST, GLOBAL),
 }
 

@@ -24,6 +24,7 @@ DOWN_8, DOWN_4, MIDDLE, UP_4, UP_8 = GROUPS = (
     "up, 4 x 4",
     "up, 8 x 8",
 )
+OUTER = tuple(group for group in GROUPS if group != MIDDLE)  # the nodes' preset "middle off"
 
 
 @dataclass(frozen=True)
