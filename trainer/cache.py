@@ -80,7 +80,7 @@ class Builder:
         texts = Texts(self.source)
         for part, values in wanted.items():
             rows = len(texts) if part == "text" else len(self.source)
-            write_part(self.folder / part, {"rows": rows, "made with": values})
+            write_part(self.folder / part, {"rows": rows, "made with": values}, self.rank)
         self._write_texts(texts)
         self.frozen.release("text_encoders")
         self._write_samples(texts)

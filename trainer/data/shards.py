@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import safetensors
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 SHARD = 256  # samples, or texts, of a shard
@@ -38,23 +38,27 @@ def count_shards(rows: int) -> int:
 
 
 def write_shard(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
-    """Write a shard atomically. Raises ValueError when the disk is full or the folder cannot be written."""
+    """Write a shard atomically. Raises ValueError when the disk is full or the folder cannot be written.
+
+    What a killed run leaves of one has a fixed name, so that the next run writes over it.
+    """
     part = path.with_name(f".{path.name}.part")
     described = {"rows": json.dumps(metadata)} if metadata else None
     try:
-        save_file({name: value.contiguous() for name, value in tensors.items()}, part, described)
-        with part.open("rb") as written:
-            os.fsync(written.fileno())
+        with part.open("wb") as file:
+            file.write(save({name: value.contiguous() for name, value in tensors.items()}, described))
+            file.flush()
+            os.fsync(file.fileno())
         part.replace(path)
-    except (OSError, safetensors.SafetensorError) as error:
+    except OSError as error:
         raise cannot_write(path.parent, error) from error
     finally:
         part.unlink(missing_ok=True)
 
 
-def write_part(folder: Path, values: Mapping[str, Any]) -> None:
-    """Write what a part is made with, atomically. Raises ValueError as `write_shard`."""
-    part = folder / f".{PART}.{os.getpid()}"
+def write_part(folder: Path, values: Mapping[str, Any], rank: int) -> None:
+    """Write what a part is made with, atomically; each process may. Raises ValueError as `write_shard`."""
+    part = folder / f".{PART}.{rank}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         part.write_text(json.dumps(values, indent=1), encoding="utf-8")

@@ -148,11 +148,15 @@ def test_killed_and_finished_is_byte_equal_to_never_killed(tmp_path: Path) -> No
         reached = len(list(killed.rglob("0*.safetensors")))
         assert reached < len(list(whole.rglob("0*.safetensors")))
         print(f"killed at {reached} shards")
+    (killed / "samples" / ".00002.safetensors.part").write_bytes(b"as a kill in the middle of writing leaves it")
     with pytest.raises(ValueError, match="is not complete"):
         open_loader(changed(config, data={"cache": str(killed)}), Frozen(config.model), "pooled", 0, 1)
     runs.run(*arguments)
     left, right = files(whole), files(killed)
     assert left.keys() == right.keys()
+    mine = tmp_path / "mine"
+    mine.touch()
+    assert {path.stat().st_mode for path in killed.rglob("*") if path.is_file()} == {mine.stat().st_mode}
     assert left == right
     print(f"{len(left)} files, {sum(map(len, left.values())):,} bytes, all equal")
 
