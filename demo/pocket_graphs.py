@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from demo.graphs import Graph, Link, Node
+from demo.pocket.evidence.orders import HALF_WEIGHT, SILHOUETTE_WEIGHT, TEXT_WEIGHT
+from demo.pocket.sampling import GUIDANCE
+from ipadapter_core.weighting import MIDDLE_OFF
 
 ADAPTER, PLUS = "pocket.safetensors", "pocket_plus.safetensors"
 ENCODER, STICKER = "pocket/", "pocket_sticker.safetensors"
+BESIDE = {"adapter": PLUS, "layers": MIDDLE_OFF}  # a picture beside text or a silhouette
 SIDE = 64
 SWEEP = (0.0, 0.2, 0.6, 1.2)
 TRY = "Nothing to download: *Load Pocket Model* comes with this pack. "
@@ -43,7 +47,7 @@ class PocketGraph(Graph):
         self, column: int, name: str, vae: Link, title: str | None = None, tall: int = 400, **links: Link
     ) -> None:
         """Sampler, decoder and what is saved, in three columns; enlarged, since the page shows pictures as they are."""
-        settings = {"seed": 42, "steps": 20, "cfg": 4.0, "sampler_name": "ddim", "scheduler": "ddim_uniform"}
+        settings = {"seed": 42, "steps": 20, "cfg": GUIDANCE, "sampler_name": "ddim", "scheduler": "ddim_uniform"}
         sampler = self.add(column, "KSampler", None, **links, **settings, denoise=1.0)
         decoded = self.add(column + 1, "VAEDecode", samples=sampler["LATENT"], vae=vae)
         larger = {"upscale_method": "lanczos", "scale_by": 4.0}
@@ -74,12 +78,13 @@ def pocket_image_and_text() -> Graph:
     graph.note(
         f"**Picture and text together.** {TRY}\n\n"
         "The text names a heart, the picture shows a star: the shape follows the text; colours, pattern and size the "
-        "picture. A weight around 0.5 leaves room for both.",
+        f"picture. A weight of {TEXT_WEIGHT:g} leaves room for both; so does *middle off*, since the middle layer "
+        "carries mostly shape.",
         170,
     )
     pocket = graph.load()
     reference = graph.drawn(0, "Reference", "star", "yellow", "sky", "stripes", "big")
-    model = graph.prompted(1, pocket["MODEL"], reference, weight=0.5)
+    model = graph.prompted(1, pocket["MODEL"], reference, weight=TEXT_WEIGHT, **BESIDE)
     positive, negative = graph.said(1, pocket["CLIP"], "a heart")
     links = {"model": model, "positive": positive, "negative": negative, "latent_image": graph.latents(1)}
     graph.result(2, "pocket_image_and_text", pocket["VAE"], **links)
@@ -136,22 +141,25 @@ def pocket_two_references() -> Graph:
     graph = PocketGraph()
     graph.note(
         f"**Two pictures, each in its own half.** {TRY}\n\n"
-        "Each *Image Prompt* has a mask that says where its reference counts.",
+        "Each *Image Prompt* has a mask that says where its reference counts. A weight above 1 parts the two more "
+        "clearly.",
         130,
     )
     pocket = graph.load()
     black = graph.add(0, "SolidMask", "Black, whole", value=0.0, width=SIDE, height=SIDE)
-    white = graph.add(0, "SolidMask", "White, half", value=1.0, width=SIDE // 2, height=SIDE)
+    white = graph.add(0, "SolidMask", "White, half", value=1.0, width=SIDE, height=SIDE // 2)
     references = {
-        "left": graph.drawn(1, "Left reference", "circle", "red", "sky", "plain", "big"),
-        "right": graph.drawn(1, "Right reference", "circle", "yellow", "mint", "dots", "big"),
+        "upper": graph.drawn(1, "Upper reference", "circle", "red", "sky", "plain", "big"),
+        "lower": graph.drawn(1, "Lower reference", "circle", "yellow", "mint", "dots", "big"),
     }
     links = {"destination": black["MASK"], "source": white["MASK"]}
-    left = graph.add(1, "MaskComposite", "Left half", **links, x=0, y=0, operation="add")["MASK"]
-    masks = {"left": left, "right": graph.add(1, "InvertMask", "Right half", mask=left)["MASK"]}
+    upper = graph.add(1, "MaskComposite", "Upper half", **links, x=0, y=0, operation="add")["MASK"]
+    masks = {"upper": upper, "lower": graph.add(1, "InvertMask", "Lower half", mask=upper)["MASK"]}
     model = pocket["MODEL"]
     for side, reference in references.items():
-        model = graph.prompted(3, model, reference, f"{side.capitalize()} half", mask=masks[side])
+        model = graph.prompted(
+            3, model, reference, f"{side.capitalize()} half", adapter=PLUS, weight=HALF_WEIGHT, mask=masks[side]
+        )
     positive, negative = graph.said(2, pocket["CLIP"], "")
     links = {"model": model, "positive": positive, "negative": negative, "latent_image": graph.latents(2)}
     graph.result(4, "pocket_two_references", pocket["VAE"], **links)
@@ -169,7 +177,7 @@ def pocket_controlnet() -> Graph:
     pocket = graph.load()
     structure = graph.drawn(0, "Structure", "heart", "black", "white", "plain", "big", seed=3)
     reference = graph.drawn(0, "Reference", "ring", "blue", "orange", "stripes", "big")
-    model = graph.prompted(2, pocket["MODEL"], reference, weight=0.5)
+    model = graph.prompted(2, pocket["MODEL"], reference, weight=SILHOUETTE_WEIGHT, **BESIDE)
     positive, negative = graph.said(1, pocket["CLIP"], "")
     links = {"control_net": pocket["CONTROL_NET"], "image": structure["silhouette"]}
     applied = graph.add(2, "ControlNetApplyAdvanced", positive=positive, negative=negative, **links)

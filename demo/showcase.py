@@ -15,13 +15,13 @@ from torch import Tensor
 from demo import prompts
 from demo.pocket.data import references
 from demo.pocket.drawing import silhouettes
-from demo.pocket.scenes import SHAPE, SHAPES, SIZE
+from demo.pocket.scenes import COLOUR, SHAPE, SHAPES, SIZE
 from demo.pocket_graphs import SWEEP
 from demo.server import Server
 
 SEED = 51  # of the references; no training and no measurement uses it
 COUNT, SHOWN = 32, 8  # references that are judged, and those that are shown
-TEXT, TEXT_WEIGHT = "a heart", 0.5
+TEXT = "a heart"
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4)
 
 
@@ -115,12 +115,12 @@ class Showcase:
         )
 
     def image_and_text(self) -> Section:
-        made = self.run("pocket_image_and_text", {"Reference": self.files}, text=TEXT, weight=TEXT_WEIGHT)
+        made = self.run("pocket_image_and_text", {"Reference": self.files}, text=TEXT)
         scenes = self.references.scenes.clone()
         scenes[:, SHAPE] = SHAPES.index(TEXT.split()[-1])
         return Section(
             "Picture and words together",
-            f"The words say “{TEXT}”, the picture gives the rest. Weight {TEXT_WEIGHT:g}.",
+            f"The words say “{TEXT}”, the picture gives the rest.",
             [self.given, Row(f"+ “{TEXT}”", made)],
             {f"+ “{TEXT}”": (made, scenes)},
         )
@@ -149,15 +149,19 @@ class Showcase:
         return self._pictures("pocket_weights", content)
 
     def two_references(self) -> Section:
-        left, right = self.files[:SHOWN], self.files[SHOWN : 2 * SHOWN]
-        made = self.run("pocket_two_references", {"Left reference": left, "Right reference": right})
+        upper, lower = list(range(SHOWN)), [alike(self.references.scenes, number) for number in range(SHOWN)]
+        files = {
+            f"{side} reference": [self.files[number] for number in numbers]
+            for side, numbers in (("Upper", upper), ("Lower", lower))
+        }
+        made = self.run("pocket_two_references", files)
         pictures = self.given.pictures
         return Section(
             "Two references, each in its half",
-            "A mask says where each picture counts: the left one in the left half, the right one in the right half.",
+            "A mask says where each picture counts: one in the upper half, another one of the same shape in the lower.",
             [
-                Row("left", pictures[:SHOWN], is_given=True),
-                Row("right", pictures[SHOWN : 2 * SHOWN], is_given=True),
+                Row("upper", pictures[upper], is_given=True),
+                Row("lower", pictures[lower], is_given=True),
                 Row("both", made),
             ],
         )
@@ -183,6 +187,13 @@ class Showcase:
             [self.given, Row("sticker look", made)],
             {"sticker look": (made, self.references.scenes)},
         )
+
+
+def alike(scenes: Tensor, number: int) -> int:
+    """The first of these scenes [N, 5] that has the shape of one of them in another colour; if none has, the next."""
+    same, others = scenes[:, SHAPE] == scenes[number, SHAPE], scenes[:, COLOUR] != scenes[number, COLOUR]
+    found = (same & others).nonzero()
+    return int(found[0]) if len(found) else (number + 1) % len(scenes)
 
 
 def read(paths: Iterable[Path]) -> Tensor:

@@ -25,6 +25,7 @@ from demo.pocket import autoencoder, base, control, look, vision
 from demo.pocket.data import Pictures, references
 from demo.pocket.drawing import silhouettes
 from demo.pocket.places import Places
+from demo.pocket.sampling import GUIDANCE
 from demo.pocket.scenes import DEVELOP
 from ipadapter_core import read_adapter
 
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.comfy
 
 BAR = 1e-5
 TEXTS = ["a red star", "", "a star on pink", "a blue moon on white"]
-GUIDANCE, STEPS = 4.0, 20
+STEPS = 20
 
 
 @dataclass

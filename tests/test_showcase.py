@@ -92,11 +92,11 @@ def test_weights_go_from_the_text_to_the_picture(judge: Judge, sections: dict[st
 
 def test_each_half_follows_its_own_reference(sections: dict[str, Section]) -> None:
     """The outer quarter of each half is nearer to its own reference than to the other one, in most pictures."""
-    left, right, both = (row.pictures for row in sections["Two references, each in its half"].rows)
-    for side, own, other in ((slice(0, 16), left, right), (slice(48, 64), right, left)):
-        near, far = ((both[..., side] - one[..., side]).abs().mean((1, 2, 3)) for one in (own, other))
+    upper, lower, both = (row.pictures for row in sections["Two references, each in its half"].rows)
+    for side, own, other in ((slice(0, 16), upper, lower), (slice(48, 64), lower, upper)):
+        near, far = ((both[..., side, :] - one[..., side, :]).abs().mean((1, 2, 3)) for one in (own, other))
         share = float((near < far).float().mean())
-        print(f"\ncolumns {side.start} to {side.stop}: nearer to their own reference in {share:.2f}")
+        print(f"\nrows {side.start} to {side.stop}: nearer to their own reference in {share:.2f}")
         assert share >= 0.75
 
 

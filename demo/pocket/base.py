@@ -19,7 +19,7 @@ from .data import Pictures, training_pictures
 from .fitting import Recipe, fit, write_weights
 from .judge import load as load_judge
 from .places import Places
-from .sampling import Denoiser, sample
+from .sampling import GUIDANCE, Denoiser, sample
 from .scenes import ATTRIBUTES, BACKGROUND, COLOUR, DEVELOP, SHAPE, caption, captions, random_scenes
 from .sheets import save_rows
 from .text import tokenise
@@ -135,10 +135,10 @@ def report(places: Places, count: int = 256) -> dict[str, object]:
     scenes = random_scenes(count, torch.Generator().manual_seed(DEVELOP))
     texts = [caption(scene, True, True) for scene in scenes]
     denoiser = Denoiser(load(places), text_states(places, texts), text_states(places, [""]))
-    pictures = autoencoder.decode(autoencoder.load(places), sample(denoiser, count, guidance=4.0))
+    pictures = autoencoder.decode(autoencoder.load(places), sample(denoiser, count, guidance=GUIDANCE))
     save_rows(places.sheets / "base_text.png", list(pictures[:64].split(16)))
     found = load_judge(places).verdict(pictures).attributes
     names = list(ATTRIBUTES)
     right = {names[one]: round(float((found[:, one] == scenes[:, one]).float().mean()), 4)
              for one in (SHAPE, COLOUR, BACKGROUND)}  # fmt: skip
-    return {"pictures": count, "guidance": 4.0, "right": right}
+    return {"pictures": count, "guidance": GUIDANCE, "right": right}

@@ -13,7 +13,7 @@ from .drawing import chance, silhouettes
 from .fitting import Recipe, fit, write_weights
 from .judge import load as load_judge
 from .places import Places
-from .sampling import sample
+from .sampling import GUIDANCE, sample
 from .scenes import COLOUR, DEVELOP, SHAPE, caption, random_scenes
 from .sheets import interleaved, save_rows
 
@@ -76,7 +76,7 @@ def report(places: Places, count: int = 128) -> dict[str, object]:
         without, wanted = controlled(unet, control, both, timestep, states, condition).chunk(2)
         return without, wanted
 
-    pictures = autoencoder.decode(autoencoder.load(places), sample(predict, count, guidance=4.0))
+    pictures = autoencoder.decode(autoencoder.load(places), sample(predict, count, guidance=GUIDANCE))
     save_rows(places.sheets / "controlnet.png", interleaved(condition[:64], pictures[:64], 16))
     found = load_judge(places).verdict(pictures).attributes
     right = {name: round(float((found[:, one] == scenes[:, one]).float().mean()), 4)

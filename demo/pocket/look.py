@@ -17,7 +17,7 @@ from .data import stickers
 from .fitting import Recipe, fit
 from .judge import load as load_judge
 from .places import Places
-from .sampling import Denoiser, sample
+from .sampling import GUIDANCE, Denoiser, sample
 from .scenes import BACKGROUND, COLOUR, DEVELOP, SHAPE, caption, random_scenes
 from .sheets import save_rows
 
@@ -94,7 +94,9 @@ def report(places: Places, count: int = 128) -> dict[str, object]:
         looks["whole"] = base.load(places)
         looks["whole"].load_state_dict(torch.load(whole, weights_only=True))
     for name, unet in looks.items():
-        made = autoencoder.decode(autoencoder.load(places), sample(Denoiser(unet, states, empty), count, guidance=4.0))
+        made = autoencoder.decode(
+            autoencoder.load(places), sample(Denoiser(unet, states, empty), count, guidance=GUIDANCE)
+        )
         save_rows(places.sheets / f"look_{name}.png", list(made[:64].split(16)))
         found = judge.verdict(made)
         right = {word: round(float((found.attributes[:, one] == scenes[:, one]).float().mean()), 4)

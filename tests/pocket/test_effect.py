@@ -5,8 +5,10 @@ Floors are well below what docs/evidence.md measures and well above chance, whic
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -17,7 +19,16 @@ from demo.pocket.data import references
 from demo.pocket.evidence import structure, together
 from demo.pocket.evidence.alone import against_wrong, base_rates
 from demo.pocket.evidence.fine import off_by
-from demo.pocket.evidence.orders import FINE, GLOBAL, ONE_SHAPE, WEIGHT, Order
+from demo.pocket.evidence.orders import (
+    BESIDE,
+    FINE,
+    GLOBAL,
+    HALF_WEIGHT,
+    ONE_SHAPE,
+    SILHOUETTE_WEIGHT,
+    TEXT_WEIGHT,
+    Order,
+)
 from demo.pocket.evidence.studio import Made, Studio
 from demo.pocket.places import Places
 from demo.pocket.scenes import ATTRIBUTES, captions
@@ -46,6 +57,10 @@ def tell(what: str, right: Tensor) -> dict[str, float]:
 
 def made(studio: Studio, adapter: str = "", count: int = COUNT, **values: object) -> Made:
     return studio.made(Order(count, adapter, world=WORLD, **values))  # type: ignore[arg-type]
+
+
+def beside(studio: Studio, count: int, **values: Any) -> Made:
+    return studio.made(dataclasses.replace(BESIDE, count=count, world=WORLD, **values))
 
 
 def test_the_ruler_reads_every_attribute(studio: Studio) -> None:
@@ -78,7 +93,7 @@ def test_the_fine_grained_adapter_knows_the_place(studio: Studio) -> None:
 
 
 def test_text_and_picture_are_both_obeyed(studio: Studio) -> None:
-    one = made(studio, GLOBAL, weight=WEIGHT, names_shape=True)
+    one = beside(studio, COUNT, weight=TEXT_WEIGHT, names_shape=True)
     none = made(studio, GLOBAL, weight=0.0, names_shape=True, count=32)
     print()
     found = tell("text and picture", together.obeyed(studio, one))
@@ -101,7 +116,7 @@ def test_the_adapter_works_on_another_look(studio: Studio) -> None:
 
 
 def test_a_controlnet_gives_the_shape(studio: Studio) -> None:
-    one = made(studio, GLOBAL, weight=WEIGHT, has_silhouette=True, count=32)
+    one = beside(studio, 32, weight=SILHOUETTE_WEIGHT, has_silhouette=True)
     print()
     found = tell("silhouette and picture", structure.obeyed(studio, one))
     assert found["shape"] >= 0.8
@@ -109,7 +124,7 @@ def test_a_controlnet_gives_the_shape(studio: Studio) -> None:
 
 
 def test_two_references_keep_to_their_halves(studio: Studio) -> None:
-    one = made(studio, GLOBAL, halves=ONE_SHAPE, count=32)
+    one = made(studio, FINE, weight=HALF_WEIGHT, halves=ONE_SHAPE, count=32)
     print()
     for half, right in structure.own(studio, one).items():
         fill, _, pattern = right.float().mean(0).tolist()

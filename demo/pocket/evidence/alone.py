@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..sampling import GUIDANCE
 from ..scenes import ATTRIBUTES, COUNTS
 from .claim import Bench, Claim
 from .figures import Figure, Findings, mean, shares
-from .orders import FINE, GLOBAL, GUIDANCE, MOST, PAPER_GUIDANCE, Order
+from .orders import FINE, GLOBAL, MOST, PAPER_GUIDANCE, Order
 from .sheet import Row, save_sheet
 from .studio import Made, Studio
 

@@ -11,7 +11,7 @@ from ..adapters import SIMPLE, preset
 from .alone import similarity
 from .claim import Bench, Claim
 from .figures import Findings, mean
-from .orders import FINE, GLOBAL, MOST, WEIGHT, Order
+from .orders import FINE, GLOBAL, MOST, TEXT_WEIGHT, Order
 from .sheet import Row, save_sheet
 from .together import obeyed
 
@@ -21,7 +21,7 @@ COUNTS = {GLOBAL: MOST, SIMPLE: COUNT}
 ALONE = {f"{kind}, image alone": Order(COUNTS[adapter], adapter) for adapter, kind in KINDS.items()}
 MIXED = {
     f"{kind}, text and picture, weight {weight:g}": Order(COUNTS[adapter], adapter, weight=weight, names_shape=True)
-    for weight in (WEIGHT, 1.0)
+    for weight in (TEXT_WEIGHT, 1.0)
     for adapter, kind in KINDS.items()
 }
 
@@ -38,7 +38,7 @@ def measure(bench: Bench, found: Findings) -> None:
     lines = []
     for name in (GLOBAL, FINE, SIMPLE):
         file = studio.file(name)
-        tensors, first = file.tensors, configs.load(preset(name)).run.steps
+        tensors, steps = file.tensors, configs.load(preset(name)).run.steps
         last, samples = (file.metadata.get(key, "?") for key in ("step", "samples_per_step"))
         projection = sum(value.numel() for key, value in tensors.items() if key.startswith("image_proj."))
         trained = sum(value.numel() for value in tensors.values())
@@ -51,7 +51,7 @@ def measure(bench: Bench, found: Findings) -> None:
                 f"{projection:,}",
                 f"{trained - projection:,}",
                 f"{100 * share:.2f} %",
-                f"({first} + {last}) x {samples}",
+                f"({steps} + {last}) x {samples}",
             ]
         )
     found.table(

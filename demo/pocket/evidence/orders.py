@@ -9,12 +9,12 @@ from torch import Tensor
 
 from ..data import Pictures, references
 from ..drawing import Chance, chance, silhouettes
-from ..sampling import STEPS
+from ..sampling import GUIDANCE, STEPS
 from ..scenes import COLOUR, COUNTS, DEVELOP, PATTERN, SHAPE, SHAPES, SIZE
 
 MOST = 512  # references of a world
-GUIDANCE, PAPER_GUIDANCE = 4.0, 7.5  # what suits pocket; the paper's
-WEIGHT = 0.5  # for text and picture together
+PAPER_GUIDANCE = 7.5
+TEXT_WEIGHT, SILHOUETTE_WEIGHT, HALF_WEIGHT = 0.55, 0.5, 1.2  # of a picture beside text, a silhouette, another one
 GLOBAL, FINE = "pocket", "pocket_plus"  # the adapters, by the names of their files
 ONE_SHAPE, ANY_SHAPE = "of one shape", "of any shape"  # two references in one picture
 DOWN_8, DOWN_4, MIDDLE, UP_4, UP_8 = GROUPS = (
@@ -33,8 +33,8 @@ class Order:
 
     adapter: the name of its file; "" = none. names_shape: the text names another shape than the reference's; else it
     is empty. groups: the layers that get the picture, of GROUPS. is_sticker: on the other look of the base.
-    has_silhouette: a ControlNet gives another shape. halves: the reference in the left half, another one, of
-    ONE_SHAPE or ANY_SHAPE, in the right half. seed: of the first picture's noise. world: the seed of the references.
+    has_silhouette: a ControlNet gives another shape. halves: the reference in the upper half, another one, of
+    ONE_SHAPE or ANY_SHAPE, in the lower half. seed: of the first picture's noise. world: the seed of the references.
     """
 
     count: int
@@ -49,6 +49,10 @@ class Order:
     seed: int = 0
     steps: int = STEPS
     world: int = DEVELOP
+
+
+# A picture beside text or a silhouette, as documented: the middle layer, which carries mostly shape, is left to those.
+BESIDE, BESIDE_NAME = Order(MOST, FINE, groups=OUTER), f"{FINE}, middle off"
 
 
 @dataclass(frozen=True)

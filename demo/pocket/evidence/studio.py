@@ -206,11 +206,11 @@ def layers_of(unet: UNet2DConditionModel, groups: Sequence[str]) -> list[int]:
 
 
 def half_masks(unet: UNet2DConditionModel) -> dict[int, tuple[Tensor, Tensor]]:
-    """Where the left and the right half of the latents are in each layer, [1, positions, 1], by checkpoint index."""
+    """Where the upper and the lower half of the latents are in each layer, [1, positions, 1], by checkpoint index."""
     masks = {}
     for layer, side in sides(unet).items():
-        left = (torch.arange(side) < side // 2).float().expand(side, side).reshape(1, -1, 1)
-        masks[layer.index] = (left, 1 - left)
+        upper = (torch.arange(side) < side // 2).float()[:, None].expand(side, side).reshape(1, -1, 1)
+        masks[layer.index] = (upper, 1 - upper)
     return masks
 
 
