@@ -47,7 +47,7 @@ def obeyed(studio: HasWorlds, made: Made) -> Tensor:
 
 def measure(bench: Bench, found: Findings) -> None:
     found.say(
-        f'The text names another shape ("a star") and nothing else; the picture gives colour, background, pattern and '
+        'The text names another shape ("a star") and nothing else; the picture gives colour, background, pattern and '
         f"size. {CURVE} references at each weight, {len(bench.made[DOCUMENTED].scenes)} at {TEXT_WEIGHT:g}, the dashed "
         'line. "shape" counts the shape that the text names. "middle off": all layers but the middle one get the '
         f"picture, since that one carries mostly its shape (claim 7). The documented setting is {DOCUMENTED}."
