@@ -96,7 +96,10 @@ def main() -> int:
         shutil.copytree(Places.weights, places.weights)
         for name in options.stages or STAGES:
             figures[name] = measure(name, places)
-            print(f"{name:14} {figures[name]}", flush=True)
+    print(f"{'stage':14}{'steps':>14}{'seconds of one':>18}{'minutes':>10}")
+    for name, stage in figures.items():
+        steps, seconds = (" + ".join(map(str, stage[key])) for key in ("steps", "seconds a step"))
+        print(f"{name:14}{steps:>14}{seconds:>18}{stage['minutes']:>10}")
     minutes = sum(stage["minutes"] for stage in figures.values())
     print(f"together {minutes:.0f} minutes with {torch.get_num_threads()} threads; at most {LIMIT} wanted")
     print(json.dumps({"stages": figures, "minutes": round(minutes, 1), "threads": torch.get_num_threads()}))
