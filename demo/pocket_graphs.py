@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from demo.graphs import Graph, Link, Node
-from demo.pocket.evidence.orders import HALF_WEIGHT, SILHOUETTE_WEIGHT, TEXT_WEIGHT
-from demo.pocket.sampling import GUIDANCE
+from demo.pocket.settings import GUIDANCE, HALF_WEIGHT, SILHOUETTE_WEIGHT, TEXT_WEIGHT
 from ipadapter_core.weighting import MIDDLE_OFF
 
 ADAPTER, PLUS = "pocket.safetensors", "pocket_plus.safetensors"

@@ -25,8 +25,8 @@ from demo.pocket import autoencoder, base, control, look, vision
 from demo.pocket.data import Pictures, references
 from demo.pocket.drawing import silhouettes
 from demo.pocket.places import Places
-from demo.pocket.sampling import GUIDANCE
 from demo.pocket.scenes import DEVELOP
+from demo.pocket.settings import GUIDANCE
 from ipadapter_core import read_adapter
 
 pytestmark = pytest.mark.comfy

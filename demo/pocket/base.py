@@ -19,8 +19,9 @@ from .data import Pictures, training_pictures
 from .fitting import Recipe, fit, write_weights
 from .judge import load as load_judge
 from .places import Places
-from .sampling import GUIDANCE, Denoiser, sample
+from .sampling import Denoiser, sample
 from .scenes import ATTRIBUTES, BACKGROUND, COLOUR, DEVELOP, SHAPE, caption, captions, random_scenes
+from .settings import GUIDANCE
 from .sheets import save_rows
 from .text import tokenise
 

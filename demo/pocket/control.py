@@ -13,8 +13,9 @@ from .drawing import chance, silhouettes
 from .fitting import Recipe, fit, write_weights
 from .judge import load as load_judge
 from .places import Places
-from .sampling import GUIDANCE, sample
+from .sampling import sample
 from .scenes import COLOUR, DEVELOP, SHAPE, caption, random_scenes
+from .settings import GUIDANCE
 from .sheets import interleaved, save_rows
 
 RECIPE = Recipe(steps=900, batch=64, rate=1e-3, betas=(0.9, 0.99), warmup=50, average=0.995)

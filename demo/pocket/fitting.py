@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -106,8 +106,13 @@ def fit(name: str, module: nn.Module, loss: Loss, recipe: Recipe, folder: Path) 
 
 
 def write_weights(path: Path, module: nn.Module, metadata: dict[str, str] | None = None) -> None:
-    """Weights as fp16 safetensors, whole or not at all."""
+    """A module's weights, in fp16."""
+    write_tensors(path, {key: value.half().contiguous() for key, value in module.state_dict().items()}, metadata)
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+    """A safetensors file, whole or not at all; what a kill leaves of it, the next training writes over."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
-    save_file({key: value.half().contiguous() for key, value in module.state_dict().items()}, temporary, metadata)
+    temporary.write_bytes(save(tensors, metadata))
     temporary.replace(path)

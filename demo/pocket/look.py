@@ -9,16 +9,17 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from . import autoencoder, base
 from .data import stickers
-from .fitting import Recipe, fit
+from .fitting import Recipe, fit, write_tensors
 from .judge import load as load_judge
 from .places import Places
-from .sampling import GUIDANCE, Denoiser, sample
+from .sampling import Denoiser, sample
 from .scenes import BACKGROUND, COLOUR, DEVELOP, SHAPE, caption, random_scenes
+from .settings import GUIDANCE
 from .sheets import save_rows
 
 RECIPE = Recipe(steps=700, batch=64, rate=5e-4, betas=(0.9, 0.99), warmup=50, average=0.99)
@@ -64,10 +65,7 @@ def write_lora(places: Places, tuned: UNet2DConditionModel) -> None:
         tensors[f"{key}.lora_down.weight"] = down.view(-1, *weight.shape[1:]).half().contiguous()
         tensors[f"{key}.lora_up.weight"] = up.view(*up.shape, *[1] * (weight.ndim - 2)).half().contiguous()
         tensors[f"{key}.alpha"] = torch.tensor(float(len(down)))
-    places.look.parent.mkdir(parents=True, exist_ok=True)
-    temporary = places.look.with_name(f".{places.look.name}.part")
-    save_file(tensors, temporary, {"format": "pt", "base_model": "pocket", "licence": "Apache-2.0"})
-    temporary.replace(places.look)
+    write_tensors(places.look, tensors, {"format": "pt", "base_model": "pocket", "licence": "Apache-2.0"})
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 
-STEPS, GUIDANCE = 25, 4.0  # what suits pocket
+STEPS = 25
 Predict = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 

@@ -19,19 +19,11 @@ from demo.pocket.data import references
 from demo.pocket.evidence import structure, together
 from demo.pocket.evidence.alone import against_wrong, base_rates
 from demo.pocket.evidence.fine import off_by
-from demo.pocket.evidence.orders import (
-    BESIDE,
-    FINE,
-    GLOBAL,
-    HALF_WEIGHT,
-    ONE_SHAPE,
-    SILHOUETTE_WEIGHT,
-    TEXT_WEIGHT,
-    Order,
-)
+from demo.pocket.evidence.orders import BESIDE, FINE, GLOBAL, ONE_SHAPE, Order
 from demo.pocket.evidence.studio import Made, Studio
 from demo.pocket.places import Places
 from demo.pocket.scenes import ATTRIBUTES, captions
+from demo.pocket.settings import HALF_WEIGHT, SILHOUETTE_WEIGHT, TEXT_WEIGHT
 from ipadapter_core import write_adapter
 from trainer import checkpoint, loop, run
 from trainer import config as configs

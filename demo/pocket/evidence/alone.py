@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..sampling import GUIDANCE
 from ..scenes import ATTRIBUTES, COUNTS
+from ..settings import GUIDANCE
 from .claim import Bench, Claim
 from .figures import Figure, Findings, mean, shares
 from .orders import FINE, GLOBAL, MOST, PAPER_GUIDANCE, Order

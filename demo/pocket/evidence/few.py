@@ -8,10 +8,11 @@ from trainer import config as configs
 from trainer.adapter import is_appended
 
 from ..adapters import SIMPLE, preset
+from ..settings import TEXT_WEIGHT
 from .alone import similarity
 from .claim import Bench, Claim
 from .figures import Findings, mean
-from .orders import FINE, GLOBAL, MOST, TEXT_WEIGHT, Order
+from .orders import FINE, GLOBAL, MOST, Order
 from .sheet import Row, save_sheet
 from .together import obeyed
 

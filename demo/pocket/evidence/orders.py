@@ -9,12 +9,12 @@ from torch import Tensor
 
 from ..data import Pictures, references
 from ..drawing import Chance, chance, silhouettes
-from ..sampling import GUIDANCE, STEPS
+from ..sampling import STEPS
 from ..scenes import COLOUR, COUNTS, DEVELOP, PATTERN, SHAPE, SHAPES, SIZE
+from ..settings import GUIDANCE
 
 MOST = 512  # references of a world
 PAPER_GUIDANCE = 7.5
-TEXT_WEIGHT, SILHOUETTE_WEIGHT, HALF_WEIGHT = 0.55, 0.5, 1.2  # of a picture beside text, a silhouette, another one
 GLOBAL, FINE = "pocket", "pocket_plus"  # the adapters, by the names of their files
 ONE_SHAPE, ANY_SHAPE = "of one shape", "of any shape"  # two references in one picture
 DOWN_8, DOWN_4, MIDDLE, UP_4, UP_8 = GROUPS = (

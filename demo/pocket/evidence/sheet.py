@@ -26,7 +26,7 @@ class Row:
 
 
 def save_sheet(path: Path, rows: Sequence[Row], heads: Sequence[str] = ()) -> None:
-    """Write rows of as many pictures each. Labels may have two lines; heads stand above the columns."""
+    """Write rows of as many pictures each. Labels may have three lines; heads stand above the columns."""
     columns, top = len(rows[0].pictures), HEAD if heads else 0
     step = CELL + GAP
     sheet = Image.new("RGB", (LEFT + columns * step, top + len(rows) * (step + MARK)), "white")

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from ..drawing import SIDE
 from ..scenes import BACKGROUND, COLOUR, SHAPE
+from ..settings import HALF_WEIGHT, SILHOUETTE_WEIGHT
 from . import regions
 from .claim import Bench, Claim
 from .figures import Findings, mean
-from .orders import ANY_SHAPE, BESIDE, BESIDE_NAME, FINE, GLOBAL, HALF_WEIGHT, ONE_SHAPE, SILHOUETTE_WEIGHT, Order
+from .orders import ANY_SHAPE, BESIDE, BESIDE_NAME, FINE, GLOBAL, ONE_SHAPE, Order
 from .sheet import Row, save_sheet
 from .studio import HasWorlds, Made
 

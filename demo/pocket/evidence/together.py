@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from ..scenes import ATTRIBUTES, BACKGROUND, COLOUR, PATTERN, SHAPE
+from ..settings import TEXT_WEIGHT
 from .chart import save_chart
 from .claim import Bench, Claim
 from .figures import Findings, mean, shares
-from .orders import BESIDE, BESIDE_NAME, FINE, GLOBAL, MOST, TEXT_WEIGHT, Order
+from .orders import BESIDE, BESIDE_NAME, FINE, GLOBAL, MOST, Order
 from .sheet import Row, save_sheet
 from .studio import HasWorlds, Made
 
