@@ -30,7 +30,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 LIMIT = 1.25
 CONTEXT = 768
@@ -95,7 +95,7 @@ def recomputed(x: LayerInput) -> Tensor:
 
 def ours(host: Any, inputs: list[LayerInput]) -> Callable[[LayerInput], Tensor]:
     """The nodes' patch of each layer, as it is called inside of a model."""
-    patch, run = host.part("nodes.patch"), host.part("nodes.run")
+    patch, run = host.part("nodes.hosts.unet"), host.part("nodes.run")
     prepared = {0: run.Tensors({x.index: (x.k, x.v) for x in inputs}, None)}
     calls = {}
     for x in inputs:
@@ -143,7 +143,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=40)
     args = parser.parse_args()
 
-    import host
+    from tests.support import host
 
     host.pack()
     from comfy.ldm.modules.attention import optimized_attention

@@ -1,4 +1,4 @@
-"""How long `python -m demo.pocket` takes from nothing, stage after stage, with all threads.
+"""How long `python -m pocket` takes from nothing, stage after stage, with all threads.
 
     python bench/pocket_training.py [--check] [STAGE ...]
 
@@ -25,11 +25,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 from torch import nn
 
-from demo.pocket import adapters, autoencoder, base, control, judge, look, text, vision
-from demo.pocket.__main__ import STAGES
-from demo.pocket.fitting import Loss, Recipe, fit
-from demo.pocket.places import Places
-from trainer import config as configs
+from pocket.__main__ import STAGES
+from pocket.places import Places
+from pocket.training import adapters, autoencoder, base, control, judge, look, text, vision
+from pocket.training.fitting import Loss, Recipe, fit
+from trainer.settings import config as configs
 
 LIMIT = 180  # minutes
 STEPS, RUN_STEPS = 30, 120  # of each fit, of each run of the trainer

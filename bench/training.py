@@ -76,9 +76,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def our_step(options: argparse.Namespace) -> Any:
     """One optimiser step of the real loop; gives the seconds that it waited for data."""
-    from trainer.loop import Training
-    from trainer.parallel import start
-    from trainer.stop import Stop
+    from trainer.run.loop import Training
+    from trainer.run.parallel import start
+    from trainer.run.stop import Stop
 
     config = our_config(options, with_cache=options.row == "cached")
     run = Path(tempfile.mkdtemp(dir=options.models))
@@ -88,7 +88,7 @@ def our_step(options: argparse.Namespace) -> Any:
 
 
 def our_config(options: argparse.Namespace, with_cache: bool) -> Any:
-    from trainer import config as configs
+    from trainer.settings import config as configs
 
     models = options.models
     values = {
@@ -108,7 +108,7 @@ def our_config(options: argparse.Namespace, with_cache: bool) -> Any:
 
 
 def build_cache(options: argparse.Namespace) -> dict[str, Any]:
-    from trainer.cache import build_cache as build
+    from trainer.commands.cache import build_cache as build
 
     build(our_config(options, with_cache=True))
     return {}

@@ -10,14 +10,14 @@ import time
 
 from torch import Tensor
 
-from demo.comfyui import ROOT, find_or_fetch
-from demo.pocket.judge import Judge
-from demo.pocket.judge import load as load_judge
-from demo.pocket.places import Places
-from demo.pocket.scenes import ATTRIBUTES
-from demo.server import Server
+from demo.page import Table, write_page, write_sheet
 from demo.showcase import COUNT, Showcase
-from demo.showcase_page import Table, write_page, write_sheet
+from pocket.places import Places
+from pocket.training.judge import Judge
+from pocket.training.judge import load as load_judge
+from pocket.world.scenes import ATTRIBUTES
+from tools.comfyui import ROOT, find_or_fetch
+from tools.server import Server
 
 OUT = ROOT / "out"
 FOLDER = OUT / "demo"

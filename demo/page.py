@@ -1,124 +1,121 @@
-"""ComfyUI's page in headless Chromium: open graphs, drop pictures, and see what the page makes of them."""
+"""What `make demo` shows: one picture of all rows, and a page that explains them."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+import base64
+import html
+import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from playwright.sync_api import Page as Tab
-from playwright.sync_api import sync_playwright
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-# The nodes are registered, and the page has opened its own first graph.
-READY = """() => window.app?.vueAppReady && 'ImagePrompt' in (window.LiteGraph?.registered_node_types ?? {})
-    && app.graph?.nodes.length > 0"""
-# Graphs alone: no first visit's template browser, no map, no counters over the canvas.
-SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasInfo": False}
-# Everything on the page that is no graph.
-BARE = ".workflow-tabs-container, .side-toolbar-container, .p-splitter, .p-toast { display: none !important }"
-# The part of the page that asks a hub, at any later moment, how large the models are that its own first graph lacks.
-HUB = "/missingModelDownload-"
-FIT = """([margin]) => {
-    const nodes = app.graph.nodes.map(node => node.boundingRect ?? node.getBounding());
-    const left = Math.min(...nodes.map(r => r[0])), top = Math.min(...nodes.map(r => r[1]));
-    const right = Math.max(...nodes.map(r => r[0] + r[2])), bottom = Math.max(...nodes.map(r => r[1] + r[3]));
-    app.canvas.ds.scale = 1;
-    app.canvas.ds.offset = [margin - left, margin - top];
-    app.canvas.setDirty(true, true);
-    return [right - left + 2 * margin, bottom - top + 2 * margin].map(Math.ceil);
-}"""
-RUN = """milliseconds => new Promise(async (resolve, reject) => {
-    const failed = event => reject(new Error(event.detail.exception_message));
-    app.api.addEventListener('execution_success', () => resolve(), {once: true});
-    app.api.addEventListener('execution_error', failed, {once: true});
-    setTimeout(() => reject(new Error('the graph did not end in time')), milliseconds);
-    await app.queuePrompt(0);
-})"""
-DROP = """async ([name, base64]) => {
-    const bytes = Uint8Array.from(atob(base64), character => character.charCodeAt(0));
-    await app.handleFile(new File([bytes], name, {type: 'image/png'}));
-}"""
+from demo.showcase import SHOWN, Row, Section
 
-
-def find_browser() -> str | None:
-    """The path of an installed Chromium or Chrome."""
-    return next(filter(None, map(shutil.which, BROWSERS)), None)
+ZOOM = 2
+LEFT, GAP, TITLE = 230, 8, 54  # pixels: of the labels, between pictures, of a section's title
+INK, GRAY, PAPER = "#1d1d1f", "#6e6e73", "#ffffff"
+STYLE = """
+:root { --ink: #1d1d1f; --gray: #6e6e73; --line: #e3e3e6; }
+body { margin: 0; font: 17px/1.5 system-ui, sans-serif; color: var(--ink); background: #f5f5f7; }
+main { max-width: 1040px; margin: 0 auto; padding: 48px 24px 96px; }
+h1 { font-size: 36px; line-height: 1.15; margin: 0 0 12px; }
+h2 { font-size: 23px; margin: 0 0 4px; }
+p { margin: 0 0 20px; max-width: 46em; }
+.gray { color: var(--gray); }
+section { background: white; border: 1px solid var(--line); border-radius: 14px; padding: 28px; margin: 28px 0; }
+.row { display: grid; grid-template-columns: 128px repeat(8, 1fr); gap: 8px; align-items: center; margin: 8px 0; }
+.row.given img { outline: 2px solid #0071e3; outline-offset: 1px; }
+.label { font-size: 14px; color: var(--gray); padding-right: 8px; }
+.row img { width: 100%; display: block; border-radius: 6px; }
+.caption { font-size: 13px; color: var(--gray); text-align: center; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+td, th { padding: 6px 22px 6px 0; text-align: right; border-bottom: 1px solid var(--line); font-weight: 400; }
+th { color: var(--gray); } td:first-child, th:first-child { text-align: left; }
+"""
+INTRODUCTION = """
+<h1>Prompt with a picture</h1>
+<p>A diffusion model draws what words say. IP-Adapter adds a second prompt: a picture. The model itself stays as it is;
+a small adapter beside it turns the picture into a few tokens that every cross-attention layer reads next to the words.
+</p>
+<p class="gray">All pictures below were made by this pack's nodes in a real ComfyUI, a moment ago, with <i>pocket</i>, a
+small model that comes with it. Its world is simple, one shape on a background, so that everyone can see whether a
+picture was followed. Blue frames: what the model is given. The references were never seen in any training, nor was any
+picture with their combination of shape, colour and pattern. Shown are the first eight, not the best.</p>
+"""
+Table = dict[str, dict[str, float]]
 
 
-class Page:
-    """An open page. `errors`: the console's errors and uncaught exceptions so far, with where they came from."""
-
-    def __init__(self, tab: Tab) -> None:
-        self.tab = tab
-        self.errors: list[str] = []
-        tab.on("pageerror", lambda error: self.errors.append(str(error)))
-        tab.on("console", self._note)
-
-    def _note(self, message: Any) -> None:
-        if message.type == "error" and HUB not in message.location.get("url", ""):
-            self.errors.append(_described(message))
-
-    def open(self, workflow: dict[str, Any]) -> None:
-        """Open a graph in page format, as the template browser does."""
-        self.tab.evaluate("workflow => app.loadGraphData(workflow)", workflow)
-
-    def drop(self, name: str, base64: str) -> None:
-        """Drop a PNG on the page."""
-        self.tab.evaluate(DROP, [name, base64])
-
-    def missing(self) -> list[str]:
-        """The types of nodes in the graph that the page does not know."""
-        return self.tab.evaluate(
-            "app.graph.nodes.map(node => node.type).filter(type => !LiteGraph.registered_node_types[type])"
-        )
-
-    def graph(self) -> dict[str, Any]:
-        """The open graph in page format."""
-        return json.loads(self.tab.evaluate("JSON.stringify(app.graph.serialize())"))
-
-    def prompt(self) -> dict[str, Any]:
-        """The open graph in API form, as the page sends it."""
-        return self.tab.evaluate("async () => (await app.graphToPrompt()).output")
-
-    def run(self, seconds: float = 120) -> None:
-        """Run the open graph, and wait until its pictures are shown in it."""
-        self.tab.evaluate(RUN, seconds * 1000)
-        self.tab.wait_for_timeout(1000)  # the pictures load
-
-    def picture(self, path: Path) -> None:
-        """Save what the graph looks like as a PNG, without the page around it."""
-        width, height = self.tab.evaluate(FIT, [20])
-        self.tab.set_viewport_size({"width": width, "height": height})
-        style = self.tab.add_style_tag(content=BARE)
-        self.tab.evaluate(FIT, [20])
-        self.tab.wait_for_timeout(1000)  # the canvas draws at its own pace
-        self.tab.screenshot(path=path)
-        style.evaluate("element => element.remove()")
+def write_sheet(sections: Sequence[Section], path: Path) -> None:
+    """All rows as one PNG."""
+    side = 64 * ZOOM
+    width = LEFT + SHOWN * (side + GAP) + GAP
+    rows = sum(len(section.rows) for section in sections)
+    captions = sum(bool(row.captions) for section in sections for row in section.rows)
+    sheet = Image.new("RGB", (width, rows * (side + GAP) + len(sections) * TITLE + captions * 22 + GAP), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    large, small = ImageFont.load_default(22), ImageFont.load_default(15)
+    y = 0
+    for section in sections:
+        pen.text((GAP, y + TITLE - 12), section.title, INK, large, anchor="ls")
+        y += TITLE
+        for row in section.rows:
+            pen.text((GAP, y + side // 2), row.label, GRAY, small, anchor="lm")
+            for column, picture in enumerate(row.pictures[:SHOWN]):
+                x = LEFT + column * (side + GAP)
+                sheet.paste(enlarged(picture), (x, y))
+                if row.captions:
+                    pen.text((x + side // 2, y + side + 12), row.captions[column], GRAY, small, anchor="mm")
+            y += side + GAP + (22 if row.captions else 0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sheet.save(path, optimize=True)
 
 
-def _described(message: Any) -> str:
-    return f"{message.text} ({message.location.get('url', '')})"
+def enlarged(picture: Tensor) -> Image.Image:
+    """[3, 64, 64] of 0..1, larger and smooth."""
+    pixels = (picture * 255).round().byte().movedim(0, -1).numpy()
+    return Image.fromarray(pixels).resize((64 * ZOOM, 64 * ZOOM), Image.Resampling.LANCZOS)
 
 
-@contextmanager
-def open_page(address: str, width: int = 1600, height: int = 900) -> Iterator[Page]:
-    """ComfyUI's page at `address` in a fresh browser. Raises ValueError when no Chromium is installed."""
-    browser = find_browser()
-    if browser is None:
-        raise ValueError(f"no Chromium was found: install it as {', '.join(BROWSERS[:-1])} or {BROWSERS[-1]}")
-    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=browser, args=FLAGS) as chromium:
-        tab = chromium.new_page(viewport={"width": width, "height": height})
-        page = Page(tab)
-        tab.request.post(f"{address}/settings", data=SETTINGS)
-        tab.goto(address)
-        tab.wait_for_function(READY, timeout=90_000)
-        tab.wait_for_timeout(500)
-        yield page
+def write_page(sections: Sequence[Section], table: Table, count: int, path: Path) -> None:
+    """The rows and the table as one HTML file that needs nothing else."""
+    parts = [INTRODUCTION, *map(_section, sections), _table(table, count)]
+    head = f'<meta charset="utf-8"><title>IP-Adapter: prompt with a picture</title><style>{STYLE}</style>'
+    content = f'<!DOCTYPE html><html lang="en"><head>{head}</head><body><main>{"".join(parts)}</main></body></html>\n'
+    path.write_text(content, encoding="utf-8")
+
+
+def _section(section: Section) -> str:
+    rows = "".join(map(_row, section.rows))
+    return f"<section><h2>{html.escape(section.title)}</h2><p>{html.escape(section.text)}</p>{rows}</section>"
+
+
+def _row(row: Row) -> str:
+    cells = []
+    for place, picture in enumerate(row.pictures[:SHOWN]):
+        caption = f'<div class="caption">{html.escape(row.captions[place])}</div>' if row.captions else ""
+        cells.append(f'<div><img alt="" src="{_data(picture)}">{caption}</div>')
+    kind = "row given" if row.is_given else "row"
+    return f'<div class="{kind}"><div class="label">{html.escape(row.label)}</div>{"".join(cells)}</div>'
+
+
+def _data(picture: Tensor) -> str:
+    content = io.BytesIO()
+    enlarged(picture).save(content, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
+
+
+def _table(table: Table, count: int) -> str:
+    names = list(next(iter(table.values())))
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in ["", *names])
+    body = "".join(
+        f"<tr><td>{html.escape(label)}</td>{''.join(f'<td>{share:.0%}</td>' for share in shares.values())}</tr>"
+        for label, shares in table.items()
+    )
+    return (
+        f"<section><h2>How often it worked</h2><p>Of {count} references: the share of pictures that show what they "
+        "were given (the shape of the words or of the silhouette, where there is one; else all of the reference). A "
+        "classifier tells, and it may also say that it cannot.</p>"
+        f"<table><tr>{head}</tr>{body}</table></section>"
+    )

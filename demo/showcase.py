@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from demo import prompts
-from demo.pocket.data import references
-from demo.pocket.drawing import silhouettes
-from demo.pocket.scenes import COLOUR, SHAPE, SHAPES, SIZE
-from demo.pocket_graphs import SWEEP
-from demo.server import Server
+from pocket.training.data import references
+from pocket.world.drawing import silhouettes
+from pocket.world.scenes import COLOUR, SHAPE, SHAPES, SIZE
+from tools import api_graphs as prompts
+from tools.graphs.pocket import SWEEP
+from tools.server import Server
 
 SEED = 51  # of the references; no training and no measurement uses it
 COUNT, SHOWN = 32, 8  # references that are judged, and those that are shown

@@ -1,13 +1,16 @@
 """IP-Adapter (arXiv 2308.06721): the method, in plain torch. Shared by the ComfyUI nodes and the trainer."""
 
-from .adapter import IPAdapter, build_adapter, extra_keys, layer_widths
-from .attention import ImageKV, ImageKVLayer, attention, decoupled_attention
-from .checkpoint import WeightsFile, read_adapter, read_weights, write_adapter, write_pickle
-from .describe import describe, licence, needs
-from .detect import detect
-from .layers import Layer, attention_names, layer_table
-from .lora import Lora, lora_of
-from .spec import (
+from .facts.families import detect
+from .facts.lora import Lora, lora_of
+from .facts.presets import LAYER_WEIGHTS, layer_weights
+from .facts.unet import Layer, attention_names, layer_table
+from .facts.variants import CHOICES as VARIANTS
+from .facts.variants import told
+from .files.describe import describe, licence, needs
+from .files.read import WeightsFile, read_adapter, read_weights, write_adapter, write_pickle
+from .method.adapter import IPAdapter, build_adapter, extra_keys, layer_widths
+from .method.attention import ImageKV, ImageKVLayer, attention, decoupled_attention
+from .method.spec import (
     AdapterSpec,
     FaceCrop,
     IdentityProjection,
@@ -17,9 +20,6 @@ from .spec import (
     ResamplerProjection,
     encoder_of_width,
 )
-from .variant import CHOICES as VARIANTS
-from .variant import told
-from .weighting import LAYER_WEIGHTS, layer_weights
 
 __all__ = [
     "LAYER_WEIGHTS",

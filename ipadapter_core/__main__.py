@@ -15,12 +15,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from .adapter import build_adapter, extra_keys
-from .checkpoint import WeightsFile, find_adapter, read_adapter, read_weights, write_adapter, write_pickle
-from .describe import ENCODER_FILES, family, licence, needs
-from .detect import detect
-from .lora import lora_of
-from .variant import AUTO, CHOICES, told
+from .facts.families import detect
+from .facts.lora import lora_of
+from .facts.variants import AUTO, CHOICES, told
+from .files.describe import ENCODER_FILES, family, licence, needs
+from .files.read import WeightsFile, find_adapter, read_adapter, read_weights, write_adapter, write_pickle
+from .method.adapter import build_adapter, extra_keys
 
 TEXT_PROJECTION = "encoder_hid_proj."
 

@@ -2,15 +2,16 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import folders, pocket
-from .adapters import LoadAdapter
+from . import folders
 from .apply import ApplyAdapter, ImagePromptNode
-from .combine import CombineImagePrompts
-from .encode_faces import EncodeFaces
 from .encoders import LoadEncoder
-from .image_prompt import EncodeImagePrompt
-from .pocket import DrawPocketPicture, LoadPocket
-from .saved_prompt import LoadImagePrompt, SaveImagePrompt
+from .forms import pocket
+from .forms.encode_faces import EncodeFaces
+from .forms.pocket import DrawPocketPicture, LoadPocket
+from .models import LoadAdapter
+from .prompts.combined import CombineImagePrompts
+from .prompts.pictures import EncodeImagePrompt
+from .prompts.saved import LoadImagePrompt, SaveImagePrompt
 
 NODES: list[type[io.ComfyNode]] = [LoadAdapter, LoadEncoder, EncodeImagePrompt, ApplyAdapter, ImagePromptNode]
 NODES += [EncodeFaces, CombineImagePrompts, SaveImagePrompt, LoadImagePrompt, LoadPocket, DrawPocketPicture]

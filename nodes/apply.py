@@ -9,13 +9,13 @@ from torch import Tensor
 
 from ..ipadapter_core import LAYER_WEIGHTS, layer_weights
 from . import folders
-from .adapters import CATEGORY, Adapter, AdapterType, LoadAdapter, load_adapter
 from .encoders import AUTO, TAGS, load_encoder
-from .fit import check_base, text_projection
-from .image_prompt import ENCODE_INPUTS, PromptType, encode
-from .inputs import Prompt, inputs_of
-from .lora import with_lora
-from .patch import apply, cross_attention
+from .hosts.fit import check_base, text_projection
+from .hosts.lora import with_lora
+from .hosts.unet import apply, cross_attention
+from .models import CATEGORY, Adapter, AdapterType, LoadAdapter, load_adapter
+from .prompts.pictures import ENCODE_INPUTS, PromptType, encode
+from .prompts.protocol import Prompt, inputs_of
 from .run import COMBINE, Reference
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..ipadapter_core import read_weights
 from . import folders
-from .adapters import CATEGORY
+from .models import CATEGORY
 
 AUTO = "auto"
 OPEN_CLIP = "open_clip: "

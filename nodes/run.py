@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from .adapters import Adapter
-from .inputs import Inputs
+from .models import Adapter
+from .prompts.protocol import Inputs
 
 KEY = "image_prompt"  # ours in transformer_options, wrappers, callbacks and attachments
 IMAGES = "image_prompt_kv"

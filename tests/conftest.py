@@ -7,12 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-import figures
 import pytest
 
-from demo.comfyui import ROOT, find_or_fetch
-from demo.page import Page, find_browser, open_page
-from demo.server import Server
+from tests.support import figures
+from tools.comfyui import ROOT, find_or_fetch
+from tools.page import Page, find_browser, open_page
+from tools.server import Server
 
 MODELS = ROOT / "out" / "random_models"
 
@@ -20,8 +20,10 @@ MODELS = ROOT / "out" / "random_models"
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
     # In a process of its own, so that what it reads of ComfyUI and its memory are gone afterwards.
-    subprocess.run([sys.executable, "-m", "demo.random_models", str(MODELS)], check=True, cwd=ROOT / "demo")
-    with Server(find_or_fetch(), ROOT / "out" / "tests", MODELS, [ROOT / "tests" / "small_nodes"]) as running:
+    subprocess.run([sys.executable, "-m", "tools.random_models", str(MODELS)], check=True, cwd=ROOT)
+    with Server(
+        find_or_fetch(), ROOT / "out" / "tests", MODELS, [ROOT / "tests" / "support" / "small_nodes"]
+    ) as running:
         yield running
 
 

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import config as configs
-from .config import Config
+from .settings import config as configs
+from .settings.config import Config
 
 EXAMPLES = {
     "train": "python -m trainer train sd15.toml --set run.steps=20000 --processes 2",
@@ -44,7 +44,8 @@ def train(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     config = _config(options)
     if options.dry_run:
         return _print_plan(config)
-    from . import launch, run
+    from .run import folder as run
+    from .run import launch
 
     if not launch.is_ours() and os.environ.get("RANK", "0") == "0":
         run.start(config)
@@ -55,7 +56,8 @@ def train(options: argparse.Namespace, arguments: Sequence[str]) -> int:
 
 
 def resume(options: argparse.Namespace, arguments: Sequence[str]) -> int:
-    from . import launch, run
+    from .run import folder as run
+    from .run import launch
 
     config = run.go_on(options.folder, options.set, options.processes)
     if config.run.processes > 1 and not launch.is_launched():
@@ -65,7 +67,7 @@ def resume(options: argparse.Namespace, arguments: Sequence[str]) -> int:
 
 
 def _train(config: Config, folder: Path) -> int:
-    from .loop import train as loop
+    from .run.loop import train as loop
 
     reached = loop(config, folder)
     if os.environ.get("RANK", "0") == "0":
@@ -77,33 +79,33 @@ def _train(config: Config, folder: Path) -> int:
 
 
 def export(options: argparse.Namespace, _: Sequence[str]) -> int:
-    from .export import export as write
+    from .commands.export import export as write
 
     print(write(options.source, options.out, options.half, options.raw))
     return 0
 
 
 def sample(options: argparse.Namespace, _: Sequence[str]) -> int:
-    from .sample_command import sample_to_file
+    from .commands.sample import sample_to_file
 
     print(sample_to_file(options))
     return 0
 
 
 def check(options: argparse.Namespace, _: Sequence[str]) -> int:
-    from .data.check import run_check
+    from .commands.check import run_check
 
     return run_check(options)
 
 
 def faces(options: argparse.Namespace, _: Sequence[str]) -> int:
-    from .faces import run_faces
+    from .commands.faces import run_faces
 
     return run_faces(options)
 
 
 def cache(options: argparse.Namespace, _: Sequence[str]) -> int:
-    from .cache import build_cache
+    from .commands.cache import build_cache
 
     build_cache(_config(options))
     return 0
@@ -114,8 +116,8 @@ def plan(options: argparse.Namespace, _: Sequence[str]) -> int:
 
 
 def _print_plan(config: Config) -> int:
+    from .commands.plan import describe, make_plan
     from .data.sources import open_source
-    from .plan import describe, make_plan
 
     source = Path(config.data.source)
     number = len(open_source(config.data)) if config.data.source and source.exists() else None

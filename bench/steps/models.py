@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from trainer.base import build_vae, clip_tokenizer, layout_folder, read_unet_config, text_encoder_of
+from trainer.base.files import build_vae, clip_tokenizer, layout_folder, read_unet_config, text_encoder_of
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_PICTURES = 8
@@ -27,8 +26,7 @@ def write_models(folder: Path, is_tiny: bool) -> None:
     """Write `base` and `encoder` as folders that trainer and transformers load, and `data/train.json` with pictures."""
     torch.manual_seed(0)
     if is_tiny:
-        sys.path.insert(0, str(ROOT / "tests" / "training"))
-        import tiny_models
+        from tests.support import tiny_models
 
         tiny_models.write_base(folder / "base")
         tiny_models.write_encoder(folder / "encoder")

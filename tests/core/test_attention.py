@@ -2,14 +2,13 @@
 
 from functools import partial
 
-import figures
-import oracles
 import pytest
 import torch
 from diffusers.models.attention_processor import Attention, IPAdapterAttnProcessor2_0
 from torch import Tensor
 
 from ipadapter_core import ImageKV, ImageKVLayer, attention, decoupled_attention
+from tests.support import figures, oracles
 
 LIMIT = 1e-5
 CONTEXT = 768

@@ -6,14 +6,14 @@ from collections import OrderedDict
 from pathlib import Path
 from random import Random
 
-import published
 import pytest
 import torch
-from published import small
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ipadapter_core import build_adapter, read_adapter, read_weights, write_adapter
+from tests.support import published
+from tests.support.published import small
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2]
 

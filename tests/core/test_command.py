@@ -4,15 +4,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import oracles
-import published
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from ipadapter_core import WeightsFile, build_adapter, detect, read_adapter, write_adapter
 from ipadapter_core.__main__ import convert, describe_file, main
-from ipadapter_core.checkpoint import find_adapter
+from ipadapter_core.files.read import find_adapter
+from tests.support import oracles, published
 
 WIDTHS = dict.fromkeys(published.SD15_WIDTHS, 8)  # thin layers: files of some megabytes
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2]

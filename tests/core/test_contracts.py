@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-import published
 import pytest
 
 from ipadapter_core import IPAdapter, detect
+from tests.support import published
 
 SNAPSHOT = json.loads(Path(__file__).with_name("checkpoint_keys.json").read_text())
 LAYOUTS = {"base": "base SD1.5 (ViT-H), light", "plus": "plus, plus-face, composition SD1.5"}

@@ -1,6 +1,5 @@
 """What a file is, told by keys and shapes alone: every published layout, and those that nearly are another."""
 
-import published
 import pytest
 import torch
 
@@ -17,6 +16,7 @@ from ipadapter_core import (
     lora_of,
     told,
 )
+from tests.support import published
 
 SD15_LAYERS = tuple(range(1, 32, 2))
 SDXL_LAYERS = tuple(range(1, 140, 2))

@@ -8,10 +8,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hostile import Case, attacks, cases, good
 
-TESTS = Path(__file__).resolve().parents[1]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(TESTS)}
+from tests.support.hostile import Case, attacks, cases, good
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 SLACK = 32 << 20  # bytes beyond twice the file's size: what Python and torch take for the smallest file now and then
 RESERVED = 256 << 20  # address space alone is taken by the allocator in pieces
 CASES = list(cases())
@@ -24,7 +25,8 @@ def told(folder: Path, paths: list[Path]) -> list[dict]:
     while len(results) < len(paths):
         rest = paths[len(results) :]
         reader = subprocess.run(
-            [sys.executable, "-m", "hostile.reader", str(folder / "good")], input="\n".join(map(str, rest)) + "\n",
+            [sys.executable, "-m", "tests.support.hostile.reader", str(folder / "good")],
+            input="\n".join(map(str, rest)) + "\n",
             capture_output=True, text=True, env=ENVIRONMENT, cwd=folder, timeout=170, check=False,
         )  # fmt: skip
         lines = [json.loads(line) for line in reader.stdout.splitlines()]
@@ -90,7 +92,7 @@ def test_the_attacks_are_real(tmp_path):
     """Without care they do what they are meant to."""
     real = [name for name in attacks.attack(Path()) if name not in attacks.HARMLESS]
     run = subprocess.run(
-        [sys.executable, "-m", "hostile.careless", str(tmp_path)],
+        [sys.executable, "-m", "tests.support.hostile.careless", str(tmp_path)],
         capture_output=True, text=True, env=ENVIRONMENT, check=True,
     )  # fmt: skip
     print(f"{len(real)} kinds of code run where nobody takes care", run.stderr, sep="\n")

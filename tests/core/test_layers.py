@@ -1,11 +1,11 @@
 """The layer table, derived from module names, against the published numbering, diffusers' own order and ComfyUI's."""
 
-import published
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
 from ipadapter_core import layer_table
+from tests.support import published
 
 SD = {
     "block_out_channels": (320, 640, 1280, 1280),
@@ -145,7 +145,7 @@ def test_widths_are_the_published_ones(name, widths):
 @pytest.mark.comfy
 @pytest.mark.parametrize("name", COMFYUI)
 def test_comfyui_names_give_the_same_table(name):
-    import host
+    from tests.support import host
 
     host.pack()
     import comfy.ops

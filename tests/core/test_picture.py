@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessorPil
 
-from ipadapter_core.picture import CROPS, on_white, square, squares, to_pil
+from ipadapter_core.method.picture import CROPS, on_white, square, squares, to_pil
 
 # Width x height: odd, even, tiny, larger and smaller than the square, up to 1:8.
 SIZES = [

@@ -1,14 +1,12 @@
 """The projections against the reference's package and diffusers, on the same random weights of true shape."""
 
-import figures
-import oracles
-import published
 import pytest
 import torch
 from torch import Tensor
 
 from ipadapter_core import AdapterSpec, IPAdapter, build_adapter, detect, told
-from ipadapter_core.projection import build_projection
+from ipadapter_core.method.projection import build_projection
+from tests.support import figures, oracles, published
 
 LIMIT = 1e-5
 

@@ -1,12 +1,12 @@
 """Files that people put in place of an adapter are named, in one sentence that says what to do."""
 
 import diffusers
-import published
 import pytest
 import torch
 import transformers
 
 from ipadapter_core import detect
+from tests.support import published
 
 
 def shapes(*keys: str) -> dict[str, torch.Tensor]:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from published import small
 
 from ipadapter_core import write_adapter
+from tests.support.published import small
 
 
 @contextmanager

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from demo.pocket.evidence.studio import Studio
-from demo.pocket.places import Places
+from pocket.evidence.studio import Studio
+from pocket.places import Places
 
 
 @pytest.fixture(scope="session")

@@ -14,22 +14,23 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from demo.pocket import judge
-from demo.pocket.data import references
-from demo.pocket.evidence import structure, together
-from demo.pocket.evidence.alone import against_wrong, base_rates
-from demo.pocket.evidence.fine import off_by
-from demo.pocket.evidence.orders import BESIDE, FINE, GLOBAL, ONE_SHAPE, Order
-from demo.pocket.evidence.studio import Made, Studio
-from demo.pocket.places import Places
-from demo.pocket.scenes import ATTRIBUTES, captions
-from demo.pocket.settings import HALF_WEIGHT, SILHOUETTE_WEIGHT, TEXT_WEIGHT
 from ipadapter_core import write_adapter
-from trainer import checkpoint, loop, run
-from trainer import config as configs
-from trainer.adapter import new_adapter
-from trainer.cache import build_cache
-from trainer.config import Config
+from pocket.evidence import structure, together
+from pocket.evidence.alone import against_wrong, base_rates
+from pocket.evidence.fine import off_by
+from pocket.evidence.orders import BESIDE, FINE, GLOBAL, ONE_SHAPE, Order
+from pocket.evidence.studio import Made, Studio
+from pocket.places import Places
+from pocket.training import judge
+from pocket.training.data import references
+from pocket.world.scenes import ATTRIBUTES, captions
+from pocket.world.settings import HALF_WEIGHT, SILHOUETTE_WEIGHT, TEXT_WEIGHT
+from trainer.commands.cache import build_cache
+from trainer.run import checkpoint, loop
+from trainer.run import folder as run
+from trainer.settings import config as configs
+from trainer.settings.config import Config
+from trainer.step.adapter import new_adapter
 
 WORLD, COUNT = 4, 64
 FLOORS = {"shape": 0.85, "colour": 0.90, "background": 0.90, "pattern": 0.75, "size": 0.80}

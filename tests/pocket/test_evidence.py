@@ -7,27 +7,27 @@ from pathlib import Path
 
 import pytest
 import torch
-from figures import show
 from safetensors.torch import save_file
 from torch import Tensor
 
-from demo.pocket import base
-from demo.pocket.data import references
-from demo.pocket.drawing import SIDE
-from demo.pocket.evidence import __main__ as command
-from demo.pocket.evidence import card, regions, structure, together
-from demo.pocket.evidence.alone import against_wrong, base_rates
-from demo.pocket.evidence.figures import Bar, Findings, mean, read_findings
-from demo.pocket.evidence.fine import off_by
-from demo.pocket.evidence.orders import ANY_SHAPE, GROUPS, ONE_SHAPE, Order, build_world
-from demo.pocket.evidence.structure import HALVES
-from demo.pocket.evidence.studio import Made, half_masks, layers_of
-from demo.pocket.judge import Verdict
-from demo.pocket.places import Places
-from demo.pocket.scenes import BACKGROUND, COLOUR, COUNTS, DEVELOP, FINAL, PATTERN, SHAPE, SIZE, is_held_out
-from demo.pocket.spoiled import blobs
 from ipadapter_core import ImageKV
-from trainer.attention import install, text_keys_values, unet_layers
+from pocket.evidence import __main__ as command
+from pocket.evidence import card, regions, structure, together
+from pocket.evidence.alone import against_wrong, base_rates
+from pocket.evidence.figures import Bar, Findings, mean, read_findings
+from pocket.evidence.fine import off_by
+from pocket.evidence.orders import ANY_SHAPE, GROUPS, ONE_SHAPE, Order, build_world
+from pocket.evidence.structure import HALVES
+from pocket.evidence.studio import Made, half_masks, layers_of
+from pocket.places import Places
+from pocket.training import base
+from pocket.training.data import references
+from pocket.training.judge import Verdict
+from pocket.training.spoiled import blobs
+from pocket.world.drawing import SIDE
+from pocket.world.scenes import BACKGROUND, COLOUR, COUNTS, DEVELOP, FINAL, PATTERN, SHAPE, SIZE, is_held_out
+from tests.support.figures import show
+from trainer.base.attention import install, text_keys_values, unet_layers
 
 
 def test_an_interval_is_that_of_the_mean() -> None:

@@ -1,15 +1,11 @@
-"""Puts this folder on the path, for `tiny_models` and `runs`; tiny models run on one thread, where they are fastest."""
+"""Tiny models run on one thread, where they are fastest."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.append(str(Path(__file__).parent))
 
 
 @pytest.fixture(autouse=True)

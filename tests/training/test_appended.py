@@ -8,22 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import runs
-import tiny_models
 import torch
 from diffusers import UNet2DConditionModel
-from figures import relative, show
 from PIL import Image
 from torch import Tensor
 
 from ipadapter_core import IPAdapter, detect, read_adapter
-from trainer import checkpoint, loop, run
+from tests.support import runs, tiny_models
+from tests.support.figures import relative, show
 from trainer.__main__ import main
-from trainer.adapter import TrainedAdapter, load_adapter, new_adapter
-from trainer.config import Config
-from trainer.diffusion import Diffusion
-from trainer.frozen import Frozen, TextStates
-from trainer.plan import describe, make_plan
+from trainer.base.frozen import Frozen, TextStates
+from trainer.commands.plan import describe, make_plan
+from trainer.run import checkpoint, loop
+from trainer.run import folder as run
+from trainer.settings.config import Config
+from trainer.step.adapter import TrainedAdapter, load_adapter, new_adapter
+from trainer.step.diffusion import Diffusion
 
 FAMILIES = ("base", "plus")
 

@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import runs
-import tiny_models
 import torch
 from diffusers import UNet2DModel
 
 from ipadapter_core import write_adapter
-from trainer import checkpoint, loop, run
-from trainer import config as configs
+from tests.support import runs, tiny_models
 from trainer.__main__ import main
+from trainer.run import checkpoint, loop
+from trainer.run import folder as run
+from trainer.settings import config as configs
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from trainer import config as configs
-from trainer.config import PRESETS, Config
-from trainer.plan import describe, make_plan
-from trainer.schedule import learning_rate
+from trainer.commands.plan import describe, make_plan
+from trainer.settings import config as configs
+from trainer.settings.config import PRESETS, Config
+from trainer.step.schedule import learning_rate
 
 # Counted by hand from the published layouts: projection, and K' and V' of every layer.
 TRAINED = {

@@ -11,15 +11,15 @@ import pytest
 from PIL import Image
 
 insightface = pytest.importorskip("insightface")
-face_models = pytest.importorskip("demo.face_models")
+face_models = pytest.importorskip("tools.face_models")
 
 from insightface.app import FaceAnalysis  # noqa: E402
 from insightface.utils import face_align  # noqa: E402
 
 from trainer.__main__ import main  # noqa: E402
-from trainer.config import DataConfig  # noqa: E402
 from trainer.data.identity import read_identity  # noqa: E402
 from trainer.data.sources import open_source  # noqa: E402
+from trainer.settings.config import DataConfig  # noqa: E402
 
 PHOTO = Path(insightface.__file__).parent / "data" / "images" / "t1.jpg"
 

@@ -6,30 +6,28 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import oracles
-import published
 import pytest
-import runs
-import tiny_models
 import torch
 import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
-from face_data import FAMILIES, WITH_IDENTITY, face_config
-from figures import relative, show
 from PIL import Image
 from torch import Tensor
 
 from ipadapter_core import IPAdapter, detect, lora_of, read_adapter, told
-from trainer import checkpoint, loop, run
-from trainer import config as configs
+from tests.support import oracles, published, runs, tiny_models
+from tests.support.face_data import FAMILIES, WITH_IDENTITY, face_config
+from tests.support.figures import relative, show
 from trainer.__main__ import main
-from trainer.adapter import TrainedAdapter, adapt, load_adapter, new_adapter
-from trainer.cache import build_cache
-from trainer.config import Config
-from trainer.diffusion import Diffusion
-from trainer.frozen import Frozen, TextStates
-from trainer.plan import describe, make_plan
-from trainer.shape import encoder_shape
+from trainer.base.frozen import Frozen, TextStates
+from trainer.commands.cache import build_cache
+from trainer.commands.plan import describe, make_plan
+from trainer.run import checkpoint, loop
+from trainer.run import folder as run
+from trainer.settings import config as configs
+from trainer.settings.config import Config
+from trainer.step.adapter import TrainedAdapter, adapt, load_adapter, new_adapter
+from trainer.step.diffusion import Diffusion
+from trainer.step.shape import encoder_shape
 
 BAR = 1e-5
 SIZES, TIME = torch.zeros(2, 6), torch.tensor(500)
@@ -248,6 +246,6 @@ def test_presets_have_the_published_shapes(preset: str) -> None:
 
 
 def configs_of(layout: str) -> dict[str, Any]:
-    from trainer.base import layout_folder, read_unet_config
+    from trainer.base.files import layout_folder, read_unet_config
 
     return read_unet_config(layout_folder(layout))

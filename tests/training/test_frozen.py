@@ -9,18 +9,17 @@ from typing import Any
 import numpy as np
 import open_clip
 import pytest
-import runs
-import tiny_models
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 from transformers import CLIPVisionModelWithProjection
 
-from trainer.base import clip_tokenizer
-from trainer.config import ModelConfig
-from trainer.encoder import load_encoder
-from trainer.frozen import Frozen, latent_scale
-from trainer.inputs import draw_latents, to_inputs
+from tests.support import runs, tiny_models
+from trainer.base.encoder import load_encoder
+from trainer.base.files import clip_tokenizer
+from trainer.base.frozen import Frozen, latent_scale
+from trainer.settings.config import ModelConfig
+from trainer.step.inputs import draw_latents, to_inputs
 
 BAR = 1e-5
 
@@ -106,7 +105,7 @@ def test_dropped_pictures_are_zero_before_the_projection(feature: Any, tmp_path:
 
 @pytest.mark.comfy
 def test_single_file_gives_what_its_folder_gives(tmp_path: Path) -> None:
-    import models  # ComfyUI's names of the same weights
+    from tests.support import models  # ComfyUI's names of the same weights
 
     unet = models.diffusers_unet("SD15", 32)
     folder = tiny_models.write_base(tmp_path / "folder", context=768, unet=unet)

@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
-from trainer import config as configs
-from trainer.adapter import TrainedAdapter, new_adapter
-from trainer.base import layout_folder, read_unet_config
-from trainer.config import Config
-from trainer.diffusion import Diffusion
-from trainer.encoder import shape_of
-from trainer.frozen import TextStates
-from trainer.inputs import Inputs
+from trainer.base.encoder import shape_of
+from trainer.base.files import layout_folder, read_unet_config
+from trainer.base.frozen import TextStates
+from trainer.settings import config as configs
+from trainer.settings.config import Config
+from trainer.step.adapter import TrainedAdapter, new_adapter
+from trainer.step.diffusion import Diffusion
+from trainer.step.inputs import Inputs
 
 # the package imports a name that diffusers has moved
 diffusers.pipelines.controlnet.MultiControlNetModel = diffusers.MultiControlNetModel

@@ -10,21 +10,21 @@ import json
 from pathlib import Path
 
 import pytest
-import runs
-import tiny_models
 import torch
 from diffusers import UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
 
-from trainer import loop, run
-from trainer.attention import Adaptation, install
-from trainer.config import Config
-from trainer.frozen import Frozen, latent_scale
-from trainer.inputs import Inputs, draw_latents
-from trainer.loss import sample_losses
-from trainer.parallel import start
-from trainer.stop import Stop
+from tests.support import runs, tiny_models
+from trainer.base.attention import Adaptation, install
+from trainer.base.frozen import Frozen, latent_scale
+from trainer.run import folder as run
+from trainer.run import loop
+from trainer.run.parallel import start
+from trainer.run.stop import Stop
+from trainer.settings.config import Config
+from trainer.step.inputs import Inputs, draw_latents
+from trainer.step.loss import sample_losses
 
 NUMBER, SIDE = 64, 64
 BASE_STEPS, BASE_BATCH = 200, 32

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import runs
 
-from trainer.config import Config
+from tests.support import runs
+from trainer.settings.config import Config
 
 TOLERANCE = 1e-5
 

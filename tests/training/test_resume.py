@@ -7,11 +7,11 @@ import signal
 from pathlib import Path
 
 import pytest
-import runs
 import torch
-from kill import MODES, kill_test, report
 
-from trainer import checkpoint
+from tests.support import runs
+from tests.support.kill import MODES, kill_test, report
+from trainer.run import checkpoint
 
 KILLS = 3
 

@@ -6,21 +6,20 @@ import json
 from pathlib import Path
 from typing import Any
 
-import oracles
 import pytest
-import runs
-import tiny_models
 import torch
 from diffusers import UNet2DConditionModel
-from face_data import face_config
 from torch import Tensor
 
 from ipadapter_core import build_adapter, detect, read_adapter
-from trainer import loop, run
-from trainer.config import Config
-from trainer.diffusion import Diffusion
-from trainer.export import export
-from trainer.frozen import Frozen, TextStates
+from tests.support import oracles, runs, tiny_models
+from tests.support.face_data import face_config
+from trainer.base.frozen import Frozen, TextStates
+from trainer.commands.export import export
+from trainer.run import folder as run
+from trainer.run import loop
+from trainer.settings.config import Config
+from trainer.step.diffusion import Diffusion
 
 BAR = 1e-5
 
@@ -86,13 +85,15 @@ def test_metadata_says_what_the_adapter_needs(tmp_path: Path) -> None:
 @pytest.mark.comfy
 @pytest.mark.parametrize("family", ["base", "plus"])
 def test_the_nodes_predict_as_diffusers_and_the_package(family: str, tmp_path: Path) -> None:
-    import host
-    import models  # ComfyUI's and diffusers' model of the same weights
+    from tests.support import (
+        host,
+        models,  # ComfyUI's and diffusers' model of the same weights
+    )
 
     base = tiny_models.write_base(tmp_path / "base32", context=768, unet=models.diffusers_unet("SD15", 32))
     encoder = tiny_models.write_encoder(tmp_path / "encoder_h", width=1280, embed_dim=1024)
     _, path = trained(tmp_path, family, base, encoder)
-    adapter = host.part("nodes.adapters").load_adapter(path)
+    adapter = host.part("nodes.models").load_adapter(path)
     model, unet, prompt = models.comfy_model("SD15", 32), models.diffusers_unet("SD15", 32), models.Features.random()
     with models.Calls(model) as calls:
         models.sample(models.apply(model, adapter, prompt, 1.0), models.text(5), models.text(0), steps=1, size=(8, 8))
@@ -114,8 +115,7 @@ def test_the_nodes_predict_as_diffusers_and_the_package(family: str, tmp_path: P
 @pytest.mark.parametrize("name", ["full-face", "FaceID", "FaceID plus v1", "FaceID plus v2"])
 def test_the_nodes_run_what_was_trained_on_faces(name: str, tmp_path: Path) -> None:
     """The variant comes from the file's metadata, the LoRA from the same file."""
-    import host
-    import models
+    from tests.support import host, models
 
     base = tiny_models.write_base(tmp_path / "base32", context=768, unet=models.diffusers_unet("SD15", 32))
     encoder = tiny_models.write_encoder(tmp_path / "encoder_h", width=1280, embed_dim=1024)
@@ -124,7 +124,7 @@ def test_the_nodes_run_what_was_trained_on_faces(name: str, tmp_path: Path) -> N
     loop.train(config, run.start(config))
     path = tmp_path / "adapter.safetensors"
     export(Path(config.run.folder), path)
-    adapter = host.part("nodes.adapters").load_adapter(path)
+    adapter = host.part("nodes.models").load_adapter(path)
     spec, tensors = adapter.spec, read_adapter(path).tensors
     model, unet, prompt = models.comfy_model("SD15", 32), models.diffusers_unet("SD15", 32), models.Features.random()
     with models.Calls(model) as calls:

@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 
 import numpy as np
-import runs
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
-from trainer.base import clip_tokenizer
-from trainer.scores import Scorer
+from tests.support import runs
+from trainer.base.files import clip_tokenizer
+from trainer.sampling.scores import Scorer
 
 TEXTS = ("a red star", "three words more than that")
 

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import runs
-import tiny_models
 import torch
 from PIL import Image
 
 from ipadapter_core import detect, read_adapter
-from trainer import checkpoint, loop, run
+from tests.support import runs, tiny_models
 from trainer.__main__ import main
-from trainer.base import BaseFiles
-from trainer.config import Config
-from trainer.loss import loss_weights, target, timestep_probabilities
+from trainer.base.files import BaseFiles
+from trainer.run import checkpoint, loop
+from trainer.run import folder as run
+from trainer.settings.config import Config
+from trainer.step.loss import loss_weights, target, timestep_probabilities
 
 
 def train(config: Config) -> Path:

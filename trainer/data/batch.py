@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..frozen import TextStates
+from ..base.frozen import TextStates
 
 
 @dataclass(frozen=True)

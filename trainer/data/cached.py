@@ -6,10 +6,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ipadapter_core.spec import Feature
+from ipadapter_core.method.spec import Feature
 
-from ..config import Config
-from ..frozen import TextStates
+from ..base.frozen import TextStates
+from ..settings.config import Config
 from . import order
 from .batch import Item, Skipped
 from .fingerprint import IDENTITIES, difference, fingerprints

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ipadapter_core.spec import Feature
+from ipadapter_core.method.spec import Feature
 
-from ..config import Config
-from ..families import FAMILIES
+from ..settings.config import Config
+from ..settings.families import FAMILIES
 from .sample import Source
 
 TARGET = "shortest side bilinear, then centre crop"  # of the pictures that the autoencoder sees

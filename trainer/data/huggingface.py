@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from ..config import DataConfig
+from ..settings.config import DataConfig
 from .identity import as_identity
 from .pictures import Picture
 from .sample import Sample, as_captions

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
-from ipadapter_core.spec import IDENTITY_DIM
+from ipadapter_core.method.spec import IDENTITY_DIM
 
 from .pictures import Unusable
 

@@ -19,11 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from ipadapter_core.spec import Feature
+from ipadapter_core.method.spec import Feature
 
-from ..config import Config
-from ..frozen import Frozen
-from ..loss import timestep_probabilities
+from ..base.frozen import Frozen
+from ..settings.config import Config
+from ..step.loss import timestep_probabilities
 from . import order
 from .batch import Drawn, Item, LoadedBatch, Reference, Skipped, collate
 from .cached import open_cache

@@ -20,7 +20,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ipadapter_core.picture import on_white, square
+from ipadapter_core.method.picture import on_white, square
 
 Picture = Path | bytes | Image.Image  # a file, its content, or a picture already decoded
 MAX_RATIO = 16  # of the longer side to the shorter

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ..config import DataConfig
+from ..settings.config import DataConfig
 from . import order
 from .batch import Item, Skipped
 from .identity import read_identity

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config import DataConfig
+from ..settings.config import DataConfig
 from .identity import SUFFIXES, as_identity, check_identity
 from .rows import Rows, read_json_lines, read_json_list
 from .sample import Sample, Source, as_captions

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from ..config import DataConfig
+from ..settings.config import DataConfig
 from .rows import Rows
 from .sample import Sample, as_captions
 

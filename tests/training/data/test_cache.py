@@ -10,22 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import runs
-import tiny_models
 import torch
-from data_loading import real_pictures
 from PIL import Image
 
-from trainer import loop
-from trainer.cache import build_cache
-from trainer.config import Config
-from trainer.config import parse as parse_config
-from trainer.config import tables as config_tables
+from tests.support import runs, tiny_models
+from tests.support.data_loading import real_pictures
+from trainer.base.frozen import Frozen
+from trainer.commands.cache import build_cache
 from trainer.data.loader import open_loader
 from trainer.data.shards import SHARD
-from trainer.frozen import Frozen
-from trainer.inputs import to_inputs
-from trainer.run import start as start_run
+from trainer.run import loop
+from trainer.run.folder import start as start_run
+from trainer.settings.config import Config
+from trainer.settings.config import parse as parse_config
+from trainer.settings.config import tables as config_tables
+from trainer.step.inputs import to_inputs
 
 
 def changed(config: Config, **sections: dict[str, Any]) -> Config:

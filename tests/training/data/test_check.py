@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from data_loading import real_pictures
 from PIL import Image
 
+from tests.support.data_loading import real_pictures
 from trainer.__main__ import main
 
 

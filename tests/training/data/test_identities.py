@@ -12,19 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from face_data import face_config, identities, write_faces
 from torch import Tensor
 
-from trainer import config as configs
-from trainer import loop, run
+from tests.support.face_data import face_config, identities, write_faces
 from trainer.__main__ import main
-from trainer.config import DataConfig
+from trainer.base.frozen import Frozen
 from trainer.data.identity import read_identity
 from trainer.data.loader import open_loader
 from trainer.data.pictures import Unusable
 from trainer.data.sources import open_source
-from trainer.frozen import Frozen
-from trainer.inputs import to_inputs
+from trainer.run import folder as run
+from trainer.run import loop
+from trainer.settings import config as configs
+from trainer.settings.config import DataConfig
+from trainer.step.inputs import to_inputs
 
 NUMBER = 6
 

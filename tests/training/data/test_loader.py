@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import runs
 import torch
-from data_loading import CountingReader, content, loader
 
-from trainer.config import Config
+from tests.support import runs
+from tests.support.data_loading import CountingReader, content, loader
+from trainer.base.frozen import Frozen
 from trainer.data.loader import open_loader
 from trainer.data.report import read_report
-from trainer.frozen import Frozen
+from trainer.settings.config import Config
 
 STEPS, PER_STEP, NUMBER = 6, 8, 37
 

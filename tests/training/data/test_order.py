@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import runs
-from data_loading import CountingReader, loader
 
+from tests.support import runs
+from tests.support.data_loading import CountingReader, loader
 from trainer.data import order
 
 SAMPLES = 100_000

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_models
 import torch
-from data_loading import real_pictures
 from PIL import Image
 from torchvision import transforms
 
+from tests.support import tiny_models
+from tests.support.data_loading import real_pictures
+from trainer.base.encoder import load_encoder
 from trainer.data.pictures import Unusable, cut_target, decode, encoder_pixels
-from trainer.encoder import load_encoder
 
 GREYS = np.linspace(0, 255, 64 * 80).reshape(64, 80).round().astype(np.uint8)
 

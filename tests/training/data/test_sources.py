@@ -10,13 +10,13 @@ from pathlib import Path
 
 import datasets
 import pytest
-from data_loading import real_pictures
 from PIL import Image
 
-from trainer.config import DataConfig
+from tests.support.data_loading import real_pictures
 from trainer.data.pictures import Picture, decode
 from trainer.data.sample import Source
 from trainer.data.sources import open_source
+from trainer.settings.config import DataConfig
 
 CAPTIONS = [("a cat",), ("a dog", "a big dog"), ("",)]
 

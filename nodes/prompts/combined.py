@@ -1,0 +1,112 @@
+"""Combine Image Prompts: several as one, before any adapter reads them."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...ipadapter_core import FaceCrop
+from ...ipadapter_core.method.spec import Feature
+from ..models import CATEGORY
+from .pictures import PromptType
+from .protocol import Prompt
+
+METHODS = ("concatenate", "average", "weighted", "subtract")
+
+
+class CombinedPrompt:
+    """Image prompts as one, computed when an adapter asks for it.
+
+    concatenate: all their pictures. average: the mean of all their pictures, one. weighted: of two, the first times
+    1 - amount and the second times amount. subtract: the first less the second times amount.
+    Raises ValueError for an unknown method.
+    """
+
+    def __init__(self, parts: tuple[Prompt, ...], method: str, amount: float = 0.5) -> None:
+        if method not in METHODS:
+            raise ValueError(f"unknown method {method!r} to combine image prompts: choose one of {', '.join(METHODS)}")
+        self.parts = parts
+        self.method = method
+        self.amount = amount
+
+    @property
+    def digest(self) -> str:
+        """Of all the parts' pictures, and of what was done with them."""
+        content = (self.method, self.amount, *(part.digest for part in self.parts))
+        return hashlib.sha256(repr(content).encode()).hexdigest()
+
+    def features(self, feature: Feature, crop: FaceCrop | None = None) -> Tensor:
+        return self._combined([part.features(feature, crop) for part in self.parts], f"{feature} features")
+
+    def unconditional(self, feature: Feature) -> Tensor:
+        """The first's: of one encoder, all are the same."""
+        return self.parts[0].unconditional(feature)
+
+    def identities(self) -> Tensor | None:
+        found = [part.identities() for part in self.parts]
+        known = [identities for identities in found if identities is not None]
+        if known and len(known) < len(found):
+            raise ValueError(
+                "one of the combined image prompts has faces' identities and another has none: "
+                "make all of them with Encode Faces"
+            )
+        return self._combined(known, "identities") if known else None
+
+    def _combined(self, values: list[Tensor], what: str) -> Tensor:
+        shapes = {tuple(value.shape[1:]) for value in values}
+        if len(shapes) > 1:
+            sizes = " and ".join(" x ".join(map(str, shape)) for shape in sorted(shapes))
+            raise ValueError(f"the combined image prompts have {what} of {sizes}: make them with the same encoder")
+        if self.method == "concatenate":
+            return torch.cat(values)
+        if self.method == "average":
+            return torch.cat(values).mean(0, keepdim=True)
+        first, second = values
+        if len(first) != len(second) and 1 not in (len(first), len(second)):
+            raise ValueError(
+                f"{self.method} takes as many pictures on both sides, or one on one side: got {len(first)} and "
+                f"{len(second)}: average one side first"
+            )
+        share = 1 - self.amount if self.method == "weighted" else 1
+        return first * share + second * (self.amount if self.method == "weighted" else -self.amount)
+
+
+class CombineImagePrompts(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ImagePromptCombine",
+            display_name="Combine Image Prompts",
+            category=CATEGORY,
+            description="Makes one image prompt of two: both, their mean, a mixture, or one without the other.",
+            search_aliases=["ipadapter combine embeds", "average references", "negative image prompt"],
+            inputs=[
+                PromptType.Input("first", tooltip="An image prompt, also one that was combined before."),
+                PromptType.Input("second", tooltip="Another one, of the same encoder."),
+                io.Combo.Input(
+                    "method",
+                    options=list(METHODS),
+                    default=METHODS[0],
+                    tooltip="'concatenate': all pictures of both, side by side. 'average': one picture, the mean of "
+                    "all. 'weighted': a mixture. 'subtract': the first without what the second shows.",
+                ),
+                io.Float.Input(
+                    "amount",
+                    default=0.5,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    tooltip="For 'weighted': how much of the second, 0 is the first alone, 1 the second alone. For "
+                    "'subtract': how much of the second is taken away, 0 is nothing.",
+                ),
+            ],
+            outputs=[PromptType.Output(display_name="image prompt")],
+        )
+
+    @classmethod
+    def execute(cls, first: Any, second: Any, method: str, amount: float) -> io.NodeOutput:
+        return io.NodeOutput(CombinedPrompt((first, second), method, amount))

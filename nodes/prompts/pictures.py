@@ -1,0 +1,135 @@
+"""Encode Image Prompt: pictures to features of an image encoder, computed when an adapter asks for them."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import comfy.utils
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ...ipadapter_core import FaceCrop
+from ...ipadapter_core.method.picture import CROPS, squares
+from ...ipadapter_core.method.spec import Feature
+from ..encoders import encode_zeros
+from ..models import CATEGORY
+
+PromptType = io.Custom("IMAGE_PROMPT")
+
+
+class ImagePrompt:
+    """Reference pictures as an encoder sees them. Features are computed once, at the first use.
+
+    pixels: [P, S, S, 3] of 0..1, P pictures.
+    """
+
+    def __init__(self, encoder: Any, pixels: Tensor) -> None:
+        self.encoder = encoder
+        self.pixels = pixels
+        self._features: dict[Feature, Tensor] = {}
+        self._unconditional: dict[Feature, Tensor] = {}
+
+    @property
+    def digest(self) -> str:
+        """Of the pictures as the encoder sees them."""
+        return digest_of(self.pixels)
+
+    def features(self, feature: Feature, crop: FaceCrop | None = None) -> Tensor:
+        """Pooled [P, F] or penultimate [P, S, F] features of the pictures; there are no faces to crop.
+
+        Raises ValueError when the encoder gives NaN.
+        """
+        if not self._features:
+            self._features = encoded(self.encoder, self.pixels)
+        return self._features[feature]
+
+    def unconditional(self, feature: Feature) -> Tensor:
+        """What stands for "no picture", as in the training: a zero embedding, or the hidden states of zero pixels."""
+        if feature not in self._unconditional:
+            value = torch.zeros_like(self.features("pooled")[:1]) if feature == "pooled" else encode_zeros(self.encoder)
+            self._unconditional[feature] = value.float()
+        return self._unconditional[feature]
+
+    def identities(self) -> None:
+        """There are no faces known in plain pictures."""
+
+
+def digest_of(values: Tensor) -> str:
+    """SHA-256 of numbers and their shape, the same on every machine."""
+    content = values.detach().cpu().float().contiguous()
+    return hashlib.sha256(repr(tuple(content.shape)).encode() + content.numpy().tobytes()).hexdigest()
+
+
+def encoded(encoder: Any, pixels: Tensor) -> dict[Feature, Tensor]:
+    """Features of pictures [P, S, S, 3] in fp32. Raises ValueError when the encoder gives NaN."""
+    output = encoder.encode_image(pixels)
+    pooled, penultimate = output["image_embeds"].float(), output["penultimate_hidden_states"].float()
+    if not (torch.isfinite(pooled).all() and torch.isfinite(penultimate).all()):
+        raise ValueError("the image encoder gave NaN: its weights are damaged, or too large for its precision")
+    return {"pooled": pooled, "penultimate": penultimate}
+
+
+def encode(encoder: Any, image: Tensor, crop: str, mask: Tensor | None = None) -> ImagePrompt:
+    """Cut pictures [B, H, W, C] to the encoder's square; outside a mask [M, h, w] they become white.
+
+    Raises ValueError for an empty batch.
+    """
+    if mask is not None:
+        image = _on_white(image, mask)
+    return ImagePrompt(encoder, squares(image, encoder.image_size, crop))
+
+
+def _on_white(image: Tensor, mask: Tensor) -> Tensor:
+    if 0 in mask.shape:
+        raise ValueError(f"the mask has no pixels (shape {tuple(mask.shape)}): connect a mask that is not empty")
+    rgb, alpha = image[..., :3], image[..., 3:]
+    mask = mask.reshape(-1, 1, *mask.shape[-2:]).to(rgb)
+    mask = comfy.utils.common_upscale(mask, image.shape[2], image.shape[1], "bilinear", "disabled").movedim(1, -1)
+    mask = comfy.utils.repeat_to_batch_size(mask, len(image))
+    return torch.cat([rgb * mask + (1 - mask), alpha], dim=-1)
+
+
+ENCODE_INPUTS = [
+    io.Combo.Input(
+        "crop",
+        options=list(CROPS),
+        default="centre",
+        tooltip="How the square that the encoder sees is cut. 'centre' (neutral) is what adapters were trained with; "
+        "'top' keeps heads of portraits, 'pad' shows the whole picture on white, 'stretch' ignores its proportions.",
+    ),
+]
+
+
+class EncodeImagePrompt(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ImagePromptEncode",
+            display_name="Encode Image Prompt",
+            category=CATEGORY,
+            description="Turns reference pictures into an image prompt for Apply IP-Adapter.",
+            search_aliases=["clip vision encode", "ipadapter encoder", "reference"],
+            inputs=[
+                io.ClipVision.Input("encoder", tooltip="The image encoder that the adapter was trained with."),
+                io.Image.Input(
+                    "image", tooltip="One reference picture or a batch of them. Transparent parts become white."
+                ),
+                *ENCODE_INPUTS,
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="What of the picture counts: outside it becomes white. Any size. Neutral: not connected.",
+                ),
+            ],
+            outputs=[
+                PromptType.Output(display_name="image prompt"),
+                io.Image.Output(display_name="seen", tooltip="Exactly what the encoder sees."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, encoder: Any, image: Tensor, crop: str, mask: Tensor | None = None) -> io.NodeOutput:
+        prompt = encode(encoder, image, crop, mask)
+        return io.NodeOutput(prompt, prompt.pixels)

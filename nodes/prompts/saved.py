@@ -1,0 +1,186 @@
+"""Save and Load Image Prompt: what an adapter reads of a picture, as a file that needs neither picture nor encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ... import ipadapter_core as core
+from ...ipadapter_core.method.spec import IDENTITY_DIM, AdapterSpec, FaceCrop, Feature
+from .. import folders
+from ..models import CATEGORY, Adapter, AdapterType
+from .pictures import PromptType
+from .protocol import Prompt, inputs_of
+
+FORMAT = "image prompt 1"
+IDENTITIES = "identities"
+UNCONDITIONAL = "unconditional.penultimate"
+
+
+def key_of(feature: Feature, crop: FaceCrop | None) -> str:
+    """The name of features in the file."""
+    return feature if crop is None else f"{crop.kind}-{crop.size}.{feature}"
+
+
+class SavedPrompt:
+    """An image prompt from a file. Raises ValueError when the file is none."""
+
+    def __init__(self, name: str, file: core.WeightsFile) -> None:
+        self.name = name
+        self.tensors = {key: value.float() for key, value in file.tensors.items()}
+        self.metadata = file.metadata
+        if self.metadata.get("format") != FORMAT:
+            self._take_identities()
+        self._check()
+
+    def _take_identities(self) -> None:
+        """A file of another program with nothing but identities in it."""
+        shapes = {key: tuple(value.shape) for key, value in self.tensors.items()}
+        if len(shapes) != 1 or not all(shape[-1:] == (IDENTITY_DIM,) for shape in shapes.values()):
+            raise ValueError(
+                f"{self.name} is no image prompt: expected a file of Save Image Prompt, or one of nothing but "
+                f"identities [faces, {IDENTITY_DIM}]"
+            )
+        (value,) = self.tensors.values()
+        self.tensors = {IDENTITIES: value.reshape(-1, IDENTITY_DIM)}
+
+    def _check(self) -> None:
+        for key, value in self.tensors.items():
+            dimensions = 3 if key.endswith("penultimate") else 2
+            if value.ndim != dimensions or 0 in value.shape or not torch.isfinite(value).all():
+                raise ValueError(
+                    f"{self.name} is damaged ({key} is {tuple(value.shape)}, or not finite): save it again"
+                )
+
+    @property
+    def digest(self) -> str:
+        return self.metadata.get("pictures", "")
+
+    def features(self, feature: Feature, crop: FaceCrop | None = None) -> Tensor:
+        return self._of(key_of(feature, crop))
+
+    def unconditional(self, feature: Feature) -> Tensor:
+        if feature == "pooled":
+            return torch.zeros_like(self.features("pooled")[:1])
+        return self._of(UNCONDITIONAL)
+
+    def identities(self) -> Tensor | None:
+        return self.tensors.get(IDENTITIES)
+
+    def _of(self, key: str) -> Tensor:
+        if key not in self.tensors:
+            family, encoder = (self.metadata.get(name, "unknown") for name in ("family", "encoder"))
+            raise ValueError(
+                f"{self.name} was saved for {family} adapters (encoder: {encoder}) and has {', '.join(self.tensors)}, "
+                f"but this adapter reads {key}: save the picture again with this adapter"
+            )
+        return self.tensors[key]
+
+
+def tensors_for(prompt: Prompt, spec: AdapterSpec) -> dict[str, Tensor]:
+    """All that an adapter of this kind reads of an image prompt, by name in the file."""
+    tensors: dict[str, Tensor] = {}
+    if spec.feature is not None:
+        tensors[key_of(spec.feature, spec.face_crop)] = prompt.features(spec.feature, spec.face_crop)
+        if spec.feature == "penultimate" and not spec.zero_features:
+            tensors[UNCONDITIONAL] = prompt.unconditional("penultimate")
+    identities = prompt.identities()
+    if identities is not None:
+        tensors[IDENTITIES] = identities
+    return {key: value.float().cpu().contiguous() for key, value in tensors.items()}
+
+
+def metadata_for(prompt: Prompt, spec: AdapterSpec) -> dict[str, str]:
+    """What the file says of itself."""
+    crop = "" if spec.face_crop is None else f"{spec.face_crop.kind} {spec.face_crop.size}"
+    said = {
+        "format": FORMAT,
+        "family": spec.family,
+        "encoder": spec.encoder,
+        "feature": spec.feature or "",
+        "face_crop": crop,
+        "identity": spec.identity or "",
+        "pictures": prompt.digest,
+    }
+    return {key: value for key, value in said.items() if value}
+
+
+def save_prompt(prompt: Prompt, adapter: Adapter, name: str) -> Path:
+    """Write what this adapter reads of the image prompt into models/image_prompts; no file is written over.
+
+    Raises ValueError when the image prompt does not fit the adapter, or the name leads out of the folder.
+    """
+    inputs_of(prompt, adapter.spec, adapter.name)
+    root = folder_paths.get_folder_paths(folders.PROMPTS)[0]
+    if Path(name).is_absolute() or ".." in Path(name).parts or not name.strip():
+        raise ValueError(f"{name!r} is no name for a file in {root}: give a name without ..")
+    folder, stem, counter, _, _ = folder_paths.get_save_image_path(name, root)
+    path = Path(folder, f"{stem}_{counter:05}_.safetensors")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    core.write_adapter(path, tensors_for(prompt, adapter.spec), metadata_for(prompt, adapter.spec))
+    return path
+
+
+def load_prompt(name: str) -> SavedPrompt:
+    return SavedPrompt(name, core.read_weights(folders.path_of(folders.PROMPTS, name)))
+
+
+class SaveImagePrompt(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ImagePromptSave",
+            display_name="Save Image Prompt",
+            category=CATEGORY,
+            description="Saves what an adapter reads of a picture, to use it later without picture and encoder.",
+            search_aliases=["ipadapter save embeds", "export image prompt"],
+            inputs=[
+                PromptType.Input("image_prompt", tooltip="From Encode Image Prompt, Encode Faces or Combine."),
+                AdapterType.Input(
+                    "adapter", tooltip="The adapter that will read it: what it needs is saved. Others of its family "
+                    "and encoder read it as well.",
+                ),
+                io.String.Input(
+                    "name", default="image_prompt",
+                    tooltip="Of the file in models/image_prompts; a number is added, so that none is written over.",
+                ),
+            ],
+            outputs=[],
+            is_output_node=True,
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, image_prompt: Any, adapter: Adapter, name: str) -> io.NodeOutput:
+        return io.NodeOutput(ui={"text": (save_prompt(image_prompt, adapter, name).name,)})
+
+
+class LoadImagePrompt(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ImagePromptLoad",
+            display_name="Load Image Prompt",
+            category=CATEGORY,
+            description="Loads an image prompt that was saved, or identities of faces that another program saved.",
+            search_aliases=["ipadapter load embeds", "import image prompt"],
+            inputs=[
+                io.Combo.Input(
+                    "file", options=folders.prompt_files(),
+                    tooltip="A file in models/image_prompts (or an extra path of that kind).",
+                )
+            ],
+            outputs=[PromptType.Output(display_name="image prompt")],
+        )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str) -> Any:
+        return folders.fingerprint(folders.path_of(folders.PROMPTS, file))
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        return io.NodeOutput(load_prompt(file))

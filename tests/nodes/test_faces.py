@@ -1,0 +1,256 @@
+"""Encode Faces on insightface itself: a real photo with given landmarks, and models of the true signature."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tests.support import host
+from tools import face_models
+
+pytestmark = pytest.mark.comfy
+
+faces, encode_faces, inputs, folders = (
+    host.part(f"nodes.{n}") for n in ("prompts.insight", "forms.encode_faces", "prompts.protocol", "folders")
+)
+core = host.part("ipadapter_core")
+
+import cv2  # noqa: E402
+import folder_paths  # noqa: E402
+import insightface  # noqa: E402
+from insightface.app import FaceAnalysis  # noqa: E402
+from insightface.utils import face_align  # noqa: E402
+
+PHOTO = Path(insightface.__file__).parent / "data" / "images" / "t1.jpg"
+# Of the six people in it: eyes, nose, corners of the mouth, measured by hand.
+LANDMARKS = np.array([
+    [[85, 330], [128, 308], [113, 338], [118, 365], [145, 352]],
+    [[288, 212], [325, 192], [305, 220], [315, 247], [340, 235]],
+    [[488, 318], [543, 330], [508, 352], [487, 375], [530, 385]],
+    [[762, 385], [815, 385], [785, 418], [768, 440], [806, 445]],
+    [[918, 118], [955, 112], [925, 145], [935, 172], [955, 168]],
+    [[1150, 325], [1200, 325], [1170, 350], [1155, 372], [1192, 370]],
+], np.float32)  # fmt: skip
+# ArcFace's own places of them in a picture of 112 (arXiv 1801.07698); in 128 they are 8 to the right.
+PLACES = np.array([[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]])
+
+
+def photo() -> np.ndarray:
+    return np.asarray(Image.open(PHOTO).convert("RGB"))
+
+
+def image() -> torch.Tensor:
+    return torch.from_numpy(photo().copy())[None].float() / 255
+
+
+def given(number: int, box: tuple[float, ...] = (0, 0, 1, 1)) -> Any:
+    return faces.Face(photo(), box, LANDMARKS[number], torch.zeros(512))
+
+
+def similarity(points: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """The similarity [2, 3] that takes points nearest to places, by least squares on its four numbers."""
+    x, y = points.T.astype(np.float64)
+    zero, one = np.zeros_like(x), np.ones_like(x)
+    system = np.concatenate([np.stack([x, -y, one, zero], 1), np.stack([y, x, zero, one], 1)])
+    a, b, right, down = np.linalg.lstsq(system, np.concatenate([places[:, 0], places[:, 1]]), rcond=None)[0]
+    return np.array([[a, -b, right], [b, a, down]])
+
+
+@pytest.mark.parametrize("size", [112, 224, 256])
+def test_alignment_of_the_real_photo(size: int) -> None:
+    """Against insightface's norm_crop on BGR, and against a similarity of our own."""
+    worst, worst_place = 0.0, 0.0
+    for number, landmarks in enumerate(LANDMARKS):
+        ours = (given(number).cut(core.FaceCrop("aligned", size)) * 255).numpy()
+        theirs = face_align.norm_crop(photo()[..., ::-1], landmark=landmarks, image_size=size)[..., ::-1]
+        assert ours.shape == (size, size, 3) and ours.std() > 20
+        worst = max(worst, float(np.abs(ours - theirs).max()))
+        scale, right = (size / 112, 0) if size % 112 == 0 else (size / 128, 8)
+        places = (PLACES + np.array([right, 0])) * scale
+        matrix = similarity(landmarks, places)
+        warped = cv2.warpAffine(photo(), matrix, (size, size))
+        worst_place = max(worst_place, float(np.abs(ours - warped.astype(np.float32)).mean()))
+    print(f"{size} px, six faces: {worst:.1f} of 255 from norm_crop; mean {worst_place:.4f} of 255 from our similarity")
+    assert worst == 0
+    assert worst_place < 0.05
+
+
+@pytest.mark.parametrize(
+    "box", [(100, 200, 436, 536), (100, 200, 300, 500), (0, 0, 120, 40), (1200, 700, 1270, 880)], ids=str
+)
+def test_box_crops(box: tuple[int, ...]) -> None:
+    """The square with the longer side around the same middle, black outside of the picture."""
+    ours = (given(0, box).cut(core.FaceCrop("box", 336)) * 255).round().numpy()
+    left, top, right, bottom = box
+    side = max(right - left, bottom - top)
+    x, y = (left + right - side) // 2 + 400, (top + bottom - side) // 2 + 400
+    padded = np.pad(photo(), ((400, 400), (400, 400), (0, 0)))
+    square = Image.fromarray(padded[y : y + side, x : x + side])
+    expected = np.asarray(square.resize((336, 336), Image.Resampling.BICUBIC))
+    assert np.array_equal(ours, expected)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    """An empty models/insightface."""
+    known = folder_paths.folder_names_and_paths["insightface"]
+    folder_paths.folder_names_and_paths["insightface"] = ([str(tmp_path)], known[1])
+    yield tmp_path
+    folder_paths.folder_names_and_paths["insightface"] = known
+
+
+def write(folder: Path, in_the_middle: bool = False) -> None:
+    """A face model's files, with others that are in the published ones too."""
+    face_models.detector(folder / "det_10g.onnx", in_the_middle=in_the_middle)
+    face_models.recogniser(folder / "w600k_r50.onnx")
+
+
+def test_faces_and_identities_are_insightfaces_own(root: Path, capsys: Any) -> None:
+    """On the real photo, with random models: the same as through insightface's FaceAnalysis."""
+    write(root / "models" / "buffalo_l")
+    analysis = FaceAnalysis("buffalo_l", root=str(root), providers=["CPUExecutionProvider"])
+    analysis.prepare(-1, det_size=(640, 640))
+    theirs = sorted(analysis.get(np.ascontiguousarray(photo()[..., ::-1])), key=lambda face: face.bbox[0])
+    ours = faces.FaceModel("buffalo_l").faces(image()[0])
+    capsys.readouterr()
+    assert len(ours) == len(theirs) > 3
+    for our, their in zip(ours, theirs):
+        assert np.array_equal(our.box, their.bbox)
+        assert np.array_equal(our.landmarks, their.kps)
+        assert np.array_equal(our.identity.numpy(), their.embedding)
+    prompt = encode(root, faces="all")[0]
+    for kind, attribute in (("normed", "normed_embedding"), ("raw", "embedding")):
+        spec = spec_of("FaceID", kind)
+        given_to_adapter = inputs.inputs_of(prompt, spec, "a")[0].identities
+        expected = torch.from_numpy(np.stack([getattr(face, attribute) for face in theirs]))
+        difference = (given_to_adapter - expected).abs().max().item()
+        print(f"{len(ours)} faces, {kind} identities: largest difference {difference:.1e}")
+        assert difference <= 1e-7
+
+
+def spec_of(family: str, identity: str) -> Any:
+    return core.AdapterSpec(family, None, 0, 768, 4, (1,), core.IdentityProjection(1024), identity=identity)
+
+
+def encode(root: Path, **settings: Any) -> Any:
+    defaults = {"face_model": "buffalo_l", "faces": "largest", "index": 0, "average": False, "image": image()}
+    with torch.inference_mode():
+        return encode_faces.EncodeFaces.execute(**(defaults | settings)).result
+
+
+@pytest.mark.parametrize(
+    "layout", ["models/buffalo_l", "buffalo_l", "models/buffalo_l/buffalo_l", "buffalo_l/buffalo_l"]
+)
+def test_layouts_of_folders(root: Path, layout: str) -> None:
+    write(root / layout)
+    assert faces.face_models()[0] == "buffalo_l"
+    assert len(encode(root)[1]) == 1
+
+
+def test_files_are_known_by_their_content(root: Path) -> None:
+    """Any names; a model of one's own is listed."""
+    face_models.recogniser(root / "mine" / "1.onnx")
+    face_models.detector(root / "mine" / "2.onnx")
+    assert "mine" in faces.face_models()
+    assert len(encode(root, face_model="mine")[1]) == 1
+
+
+def test_choices(root: Path) -> None:
+    write(root / "buffalo_l")
+    found = faces.FaceModel("buffalo_l").faces(image()[0])
+    lefts = [face.box[0] for face in found]
+    assert lefts == sorted(lefts)
+    largest = max(range(len(found)), key=lambda n: found[n].area)
+    for choice, index, expected in (
+        ("largest", 0, [largest]), ("leftmost", 0, [0]), ("index", 2, [2]), ("all", 0, range(len(found)))
+    ):  # fmt: skip
+        prompt, aligned, box = encode(root, faces=choice, index=index)
+        assert torch.equal(prompt.identities(), torch.stack([found[n].identity for n in expected]))
+        assert aligned.shape == (len(expected), 256, 256, 3) and box.shape == (len(expected), 336, 336, 3)
+    two = torch.cat([image(), image().flip(2)])
+    assert encode(root, image=two)[0].identities().shape == (2, 512)
+    average = encode(root, image=two, average=True)[0].identities()
+    assert torch.allclose(average, encode(root, image=two)[0].identities().mean(0, keepdim=True))
+
+
+def test_what_each_family_sees(root: Path) -> None:
+    """The crops that adapters ask for are those that are cut, at their sizes."""
+    write(root / "buffalo_l", in_the_middle=True)
+    (face,) = faces.FaceModel("buffalo_l").faces(image()[0])
+    prompt = encode(root)[0]
+    for crop in (core.FaceCrop("aligned", 224), core.FaceCrop("aligned", 256), core.FaceCrop("box", 336)):
+        assert torch.equal(prompt.crops(crop)[0], face.cut(crop))
+
+
+def refusal(*words: str, **settings: Any) -> None:
+    with pytest.raises(ValueError) as error:
+        encode(Path(), **settings)
+    print(f"\n{error.value}")
+    assert "\n" not in str(error.value) and all(word in str(error.value) for word in words)
+
+
+def test_missing_and_damaged_models(root: Path) -> None:
+    refusal("antelopev2 was not found", str(root / "models" / "antelopev2"), "glintr100.onnx", face_model="antelopev2")
+    refusal("../x", "was not found", face_model="../x")
+    folder = root / "models" / "buffalo_l"
+    face_models.detector(folder / "det_10g.onnx")
+    refusal("no file that recognises faces", "w600k_r50.onnx", str(folder))
+    (folder / "w600k_r50.onnx").write_bytes(b"<html>")
+    refusal("w600k_r50.onnx is damaged")
+    (folder / "w600k_r50.onnx").write_bytes(b"")
+    refusal("w600k_r50.onnx is damaged")
+    face_models.recogniser(folder / "w600k_r50.onnx")
+    refusal("no face was found in the picture", image=torch.full((1, 64, 64, 3), 0.5))
+    square = image()[0, :640, :640]
+    refusal("no face was found in picture 2 of 2", image=torch.stack([square, torch.full_like(square, 0.5)]))
+    face_models.detector(folder / "det_10g.onnx", in_the_middle=True)
+    refusal("the picture has 1 face, and face 1 was asked for (0 is the leftmost)", faces="index", index=1)
+    refusal("the pictures have no pixels", image=torch.zeros(1, 0, 8, 3))
+    face_models.detector(folder / "det_10g.onnx", has_landmarks=False)
+    refusal("gives no landmarks")
+
+
+def test_without_insightface(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(root / "buffalo_l")
+    monkeypatch.setitem(sys.modules, "insightface", None)
+    refusal("needs insightface", "pip install", "or connect identities")
+    prompt, *_ = encode(root, image=None, identities=torch.ones(512))
+    assert torch.equal(prompt.identities(), torch.ones(1, 512))
+
+
+@pytest.mark.parametrize("shape", [(512,), (3, 512), (3, 1, 512)], ids=str)
+def test_identities_of_other_packs(root: Path, shape: tuple[int, ...]) -> None:
+    """Tensors, arrays and lists of them; pictures beside them are their faces, cut already."""
+    value = torch.randn(shape)
+    expected = value.reshape(-1, 512)
+    for given_value in (value, value.numpy(), [value], (value.half(),)):
+        prompt, aligned, _ = encode(root, image=None, identities=given_value)
+        assert torch.allclose(prompt.identities(), expected, atol=2e-3)
+        assert aligned.shape == (1, 64, 64, 3)
+    prompt, aligned, box = encode(root, identities=value)
+    assert aligned.shape == (len(expected), 256, 256, 3) and box.shape == (len(expected), 336, 336, 3)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (torch.zeros(2, 1024), "(2, 1024)"),
+        ({"embedding": 1}, "dict"),
+        ([], "nothing"),
+        ("text", "str"),
+        (torch.full((1, 512), float("nan")), "NaN"),
+    ],
+    ids=["width", "dict", "empty", "text", "NaN"],
+)
+def test_what_is_no_identity(root: Path, value: Any, words: str) -> None:
+    refusal(words, image=None, identities=value)
+
+
+def test_nothing_connected(root: Path) -> None:
+    refusal("neither pictures nor identities", image=None)
+    refusal("3 identities and 2 pictures", image=image().repeat(2, 1, 1, 1), identities=torch.zeros(3, 512))

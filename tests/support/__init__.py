@@ -1,0 +1,1 @@
+"""What several tests use: a real ComfyUI, models of random weights, oracles, runs of the trainer."""

@@ -1,0 +1,116 @@
+"""Runs of the real command line on a tiny base: their data, config and processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tests.support import tiny_models
+from trainer.run import checkpoint
+from trainer.settings import config as configs
+from trainer.settings.config import Config
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = ("-m", "trainer")
+
+
+def write_data(folder: Path, number: int = 12, side: int = 80) -> Path:
+    """A JSON list of noise pictures with captions, as the reference's trainer reads it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.default_rng(0)
+    rows = []
+    for place in range(number):
+        values = random.integers(0, 255, (10, 12, 3), dtype=np.uint8)
+        Image.fromarray(values).resize((side + 8 * (place % 3), side), Image.Resampling.BICUBIC).save(
+            folder / f"{place}.png"
+        )
+        rows.append({"image_file": f"{place}.png", "text": f"picture number {place}"})
+    (folder / "data.json").write_text(json.dumps(rows))
+    return folder / "data.json"
+
+
+def tiny_config(folder: Path, **sections: dict[str, Any]) -> Config:
+    """A config of a small run in `folder`/run, on a base, an encoder and data that are written once."""
+    base, encoder = folder / "base", folder / "encoder"
+    if not base.exists():
+        tiny_models.write_base(base)
+        tiny_models.write_encoder(encoder)
+        write_data(folder / "data")
+    tables: dict[str, dict[str, Any]] = {
+        "model": {"base": str(base), "encoder": str(encoder)},
+        "data": {"source": str(folder / "data" / "data.json"), "resolution": 64, "workers": 0, "min_side": 16},
+        "optimiser": {"learning_rate": 1e-2},
+        "run": {
+            "folder": str(folder / "run"), "steps": 8, "batch_size": 4, "device": "cpu", "save_every_steps": 4,
+            "log_every_steps": 1, "validate_every_steps": 0, "sample_every_steps": 0, "trackers": [],
+        },
+    }  # fmt: skip
+    for section, values in sections.items():
+        tables[section] = tables.get(section, {}) | values
+    return configs.parse(tables)
+
+
+def write_config(config: Config, path: Path) -> Path:
+    configs.save(config, path)
+    return path
+
+
+def environment(threads: int = 1) -> dict[str, str]:
+    """The environment of a training process: one thread, so that sums have one order."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return os.environ | {"OMP_NUM_THREADS": str(threads), "DS_ACCELERATOR": "cpu", "PYTHONPATH": path}
+
+
+def spawn(arguments: Iterable[str | Path], program: Sequence[str] = PROGRAM) -> subprocess.Popen[str]:
+    """Start `python -m trainer ARGUMENTS`."""
+    return subprocess.Popen(
+        [sys.executable, *program, *map(str, arguments)],
+        env=environment(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def run(*arguments: str | Path, fails: bool = False, program: Sequence[str] = PROGRAM) -> str:
+    """Run `python -m trainer ARGUMENTS` to its end; its output. Asserts that it succeeds, or fails where it should."""
+    process = spawn(arguments, program)
+    output, _ = process.communicate(timeout=600)
+    assert (process.returncode != 0) == fails, output
+    return output
+
+
+def family(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """A process and all that it has started, the youngest first."""
+    return [*reversed(psutil.Process(process.pid).children(recursive=True)), psutil.Process(process.pid)]
+
+
+def kill(members: list[psutil.Process]) -> None:
+    """kill -9 of all of them at one moment."""
+    for member in members:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.send_signal(signal.SIGKILL)
+    psutil.wait_procs(members)
+
+
+def losses(folder: Path) -> dict[int, float]:
+    """The loss of each logged step."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+def final_state(folder: Path) -> dict[str, Tensor]:
+    """Weights, optimiser state and average of a run's newest checkpoint."""
+    newest = checkpoint.latest(folder)
+    assert newest is not None
+    return load_file(newest / checkpoint.STATE)

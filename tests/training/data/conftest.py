@@ -1,8 +1,0 @@
-"""Puts this folder on the path, for `data_loading`."""
-
-from __future__ import annotations
-
-import sys
-from pathlib import Path
-
-sys.path.append(str(Path(__file__).parent))

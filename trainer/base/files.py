@@ -1,0 +1,226 @@
+"""The frozen base model: a diffusers folder, or a single checkpoint file as ComfyUI uses it. Nothing is downloaded.
+
+Parts are loaded one by one, so that a training with caches never holds the autoencoder or the text encoders.
+"""
+
+from __future__ import annotations
+
+import gzip
+import inspect
+import json
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from ipadapter_core import read_weights
+
+from ..settings.config import ModelConfig
+
+LAYOUTS = Path(__file__).parents[1] / "bases"  # the JSON files of published bases: sd15, sd2, sdxl
+AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny, "AutoencoderDC": AutoencoderDC}
+TEXT_ENCODERS = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection}
+
+
+class BaseFiles:
+    """Where a base's parts come from; each `load_*` reads one part in fp32 or the dtype asked for, on the CPU.
+
+    Raises ValueError when the base is missing, of a kind that has no cross-attention, or lacks a part.
+    """
+
+    def __init__(self, model: ModelConfig) -> None:
+        self.model = model
+        self.path = Path(model.base)
+        if not model.base:
+            raise ValueError("model.base is not set: give a diffusers folder or a checkpoint file")
+        if not self.path.exists():
+            raise ValueError(
+                f"there is no base {model.base}: give a diffusers folder or a checkpoint file in model.base"
+            )
+        if self.path.is_dir() and not (self.path / "unet" / "config.json").exists():
+            raise ValueError(
+                f"{self.path} is no diffusers folder of a UNet model (it has no unet/config.json): check model.base"
+            )
+
+    @cached_property
+    def layout(self) -> Path:
+        """The folder with the JSON files: the base's own, model.base_config, or a shipped one by the file's keys."""
+        if self.path.is_dir():
+            return self.path
+        if self.model.base_config:
+            return layout_folder(self.model.base_config)
+        keys = self._tensors.keys()
+        for prefix, name in (
+            ("conditioner.embedders.1.model.", "sdxl"),
+            ("cond_stage_model.model.", "sd2"),
+            ("cond_stage_model.transformer.", "sd15"),
+        ):
+            if any(key.startswith(prefix) for key in keys):
+                return LAYOUTS / name
+        raise ValueError(
+            f"{self.path.name} is no full checkpoint of SD1.5, SD2 or SDXL (no text encoder was found in it): "
+            "give one with UNet, autoencoder and text encoder, or a diffusers folder"
+        )
+
+    def unet_config(self) -> dict[str, Any]:
+        """The UNet's config. Raises ValueError for a base without cross-attention."""
+        return read_unet_config(self.layout)
+
+    def load_unet(self, dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
+        self.unet_config()
+        if self.path.is_dir():
+            return UNet2DConditionModel.from_pretrained(self.path, subfolder="unet", **self._options(dtype))
+        return self._from_file(UNet2DConditionModel, "unet", dtype)
+
+    def load_vae(self, dtype: torch.dtype = torch.float32) -> Any:
+        """The autoencoder: KL, Tiny or DC by its config."""
+        if self.model.vae:
+            return load_vae(Path(self.model.vae), self.layout, dtype)
+        if self.path.is_dir():
+            return _autoencoder(self.path / "vae").from_pretrained(self.path, subfolder="vae", **self._options(dtype))
+        return self._from_file(AutoencoderKL, "vae", dtype)
+
+    def vae_config(self) -> dict[str, Any]:
+        """The autoencoder's config, without its weights."""
+        own = Path(self.model.vae) if self.model.vae else None
+        folder = own if own and own.is_dir() else self.layout / "vae"
+        kind = _autoencoder(folder)
+        signature = inspect.signature(kind.__init__).parameters
+        defaults = {
+            name: value.default for name, value in signature.items() if name in ("scaling_factor", "shift_factor")
+        }
+        return defaults | json.loads((folder / "config.json").read_text())
+
+    def load_text_encoders(self, dtype: torch.dtype = torch.float32) -> list[Any]:
+        """One text encoder, or SDXL's two."""
+        return [self._load_text_encoder(name, dtype) for name in ("text_encoder", "text_encoder_2") if self._has(name)]
+
+    def load_tokenizers(self) -> list[CLIPTokenizer]:
+        if self.path.is_dir():
+            names = [name for name in ("tokenizer", "tokenizer_2") if (self.path / name).is_dir()]
+            return [CLIPTokenizer.from_pretrained(self.path / name) for name in names]
+        # a second text encoder pads with token 0, the first with the end of the text; so does SD2's
+        pads = {"sd2": ["!"], "sdxl": ["<|endoftext|>", "!"]}.get(self.layout.name, ["<|endoftext|>"])
+        return [clip_tokenizer(pad) for pad in pads]
+
+    def load_scheduler(self) -> DDPMScheduler:
+        """The noise schedule of the training, with the prediction that the config names or the base's own."""
+        changes = {} if self.model.prediction == "auto" else {"prediction_type": self.model.prediction}
+        if not (self.layout / "scheduler" / "scheduler_config.json").exists():
+            raise ValueError(f"{self.layout} has no scheduler/scheduler_config.json: add the base's own")
+        config = dict(DDPMScheduler.load_config(self.layout, subfolder="scheduler"))
+        if not self.path.is_dir() and self.model.prediction == "auto" and "v_pred" in self._tensors:
+            changes["prediction_type"] = "v_prediction"
+            if "ztsnr" in self._tensors:
+                changes["rescale_betas_zero_snr"] = True
+        return DDPMScheduler.from_config(config, **changes)
+
+    def _options(self, dtype: torch.dtype) -> dict[str, Any]:
+        return {"torch_dtype": dtype, "variant": self.model.variant or None, "local_files_only": True}
+
+    def _has(self, name: str) -> bool:
+        return (self.layout / name / "config.json").exists()
+
+    def _load_text_encoder(self, name: str, dtype: torch.dtype) -> Any:
+        kind = _text_encoder(self.layout / name)
+        if self.path.is_dir():
+            return kind.from_pretrained(self.path / name, dtype=dtype, variant=self.model.variant or None)
+        return create_diffusers_clip_model_from_ldm(
+            kind, dict(self._tensors), subfolder=name, config=str(self.layout), torch_dtype=dtype, local_files_only=True
+        )
+
+    @cached_property
+    def _tensors(self) -> dict[str, Tensor]:
+        return {key.removeprefix("state_dict."): value for key, value in read_weights(self.path).tensors.items()}
+
+    def _from_file(self, kind: Any, part: str, dtype: torch.dtype) -> Any:
+        return kind.from_single_file(
+            dict(self._tensors), config=str(self.layout), subfolder=part, torch_dtype=dtype, local_files_only=True
+        )
+
+
+def layout_folder(name: str) -> Path:
+    """A shipped layout by its name, or a diffusers folder. Raises ValueError when it is neither."""
+    folder = LAYOUTS / name if (LAYOUTS / name / "unet").is_dir() else Path(name)
+    if not (folder / "unet" / "config.json").exists():
+        shipped = ", ".join(sorted(path.name for path in LAYOUTS.iterdir() if path.is_dir()))
+        raise ValueError(
+            f"model.base_config = {name!r} has no unet/config.json: give a diffusers folder or one of {shipped}"
+        )
+    return folder
+
+
+def read_unet_config(layout: Path) -> dict[str, Any]:
+    """The UNet's config of a diffusers folder. Raises ValueError for a base without cross-attention."""
+    config = json.loads((layout / "unet" / "config.json").read_text())
+    kind = config.get("_class_name", "UNet2DConditionModel")
+    if kind != "UNet2DConditionModel":
+        raise ValueError(
+            f"the base's UNet is a {kind}, which has no cross-attention for image prompts: "
+            "use a UNet2DConditionModel (SD1.5, SD2, SDXL)"
+        )
+    return config
+
+
+def load_vae(path: Path, layout: Path, dtype: torch.dtype) -> Any:
+    """An autoencoder of its own: a diffusers folder (KL, Tiny, DC) or a KL file in the original layout."""
+    if not path.exists():
+        raise ValueError(f"there is no autoencoder {path}: give a diffusers folder or a file in model.vae")
+    if path.is_dir():
+        return _autoencoder(path).from_pretrained(path, torch_dtype=dtype, local_files_only=True)
+    return AutoencoderKL.from_single_file(
+        dict(read_weights(path).tensors), config=str(layout), subfolder="vae", torch_dtype=dtype, local_files_only=True
+    )
+
+
+def build_vae(folder: Path) -> Any:
+    """The autoencoder that a folder's config describes, without its weights: on the meta device it takes no memory."""
+    return _autoencoder(folder).from_config(json.loads((folder / "config.json").read_text()))
+
+
+def text_encoder_of(folder: Path) -> Any:
+    """The text encoder that a folder's config describes, without its weights."""
+    kind = _text_encoder(folder)
+    return kind(kind.config_class.from_pretrained(folder))
+
+
+def _text_encoder(folder: Path) -> Any:
+    name = json.loads((folder / "config.json").read_text())["architectures"][0]
+    if name not in TEXT_ENCODERS:
+        raise ValueError(f"the text encoder in {folder} is a {name}: expected one of {', '.join(TEXT_ENCODERS)}")
+    return TEXT_ENCODERS[name]
+
+
+def _autoencoder(folder: Path) -> Any:
+    if not (folder / "config.json").exists():
+        raise ValueError(f"there is no autoencoder in {folder} (no config.json): add it, or name another in model.vae")
+    kind = json.loads((folder / "config.json").read_text()).get("_class_name", "AutoencoderKL")
+    if kind not in AUTOENCODERS:
+        raise ValueError(f"the autoencoder in {folder} is a {kind}: expected one of {', '.join(AUTOENCODERS)}")
+    return AUTOENCODERS[kind]
+
+
+def clip_tokenizer(pad_token: str = "<|endoftext|>") -> CLIPTokenizer:
+    """CLIP's tokenizer, 77 tokens long, from the merges that open_clip ships."""
+    with resources.files("open_clip").joinpath("bpe_simple_vocab_16e6.txt.gz").open("rb") as file:
+        lines = gzip.decompress(file.read()).decode("utf-8").split("\n")
+    merges = lines[1 : 49152 - 256 - 2 + 1]  # as CLIP: the vocabulary has 49,408 entries
+    letters = list(_byte_letters().values())
+    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(merge.split()) for merge in merges)]
+    words += ["<|startoftext|>", "<|endoftext|>"]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    pairs = [tuple(merge.split()) for merge in merges]
+    return CLIPTokenizer(vocab=vocabulary, merges=pairs, pad_token=pad_token, model_max_length=77)
+
+
+def _byte_letters() -> dict[int, str]:
+    """Every byte as a printable letter, in the order of CLIP's vocabulary."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + place) for place, byte in enumerate(others)}

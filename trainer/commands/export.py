@@ -1,0 +1,56 @@
+"""An adapter file out of a run or a checkpoint, for the nodes, diffusers and every other program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ipadapter_core import AdapterSpec, detect, read_adapter, write_adapter, write_pickle
+
+from ..run import checkpoint
+from ..step.adapter import is_appended
+
+
+def export(source: Path, out: Path, half: bool = False, raw: bool = False) -> str:
+    """Write the adapter of a run (its newest checkpoint) or a checkpoint: safetensors, or a .bin pickle by the name.
+
+    half: fp16 weights, half the size. raw: the last weights where the checkpoint also keeps their average.
+    Returns a line about what was written. Raises ValueError when there is nothing to export or `out` cannot be written.
+    """
+    path = find_checkpoint(source)
+    file = read_adapter(path / checkpoint.ADAPTER)
+    tensors = checkpoint.read(path).weights if raw else file.tensors
+    metadata = file.metadata | ({"ema": "0.0"} if raw else {})
+    if half:
+        tensors = {key: value.half() for key, value in tensors.items()}
+    about = _simple(metadata) if is_appended(tensors) else _about(detect(tensors))
+    try:
+        if out.suffix == ".bin":
+            write_pickle(out, tensors)
+        else:
+            write_adapter(out, tensors, metadata)
+    except OSError as error:
+        raise ValueError(f"{out} cannot be written ({error.strerror}): give another OUT") from error
+    return f"{out}: {about}, step {metadata.get('step', '?')}"
+
+
+def _about(spec: AdapterSpec) -> str:
+    lora = ", with its LoRA" if spec.has_lora else ""
+    return f"{spec.family} adapter for {spec.base}, {spec.num_tokens} tokens, {spec.encoder}{lora}"
+
+
+def _simple(metadata: Mapping[str, str]) -> str:
+    family, tokens = (metadata.get(name, "?") for name in ("family", "tokens"))
+    return f"{family} adapter with appended attention, {tokens} tokens, for comparison (the nodes do not run it)"
+
+
+def find_checkpoint(source: Path) -> Path:
+    """A checkpoint's folder, from itself or its run. Raises ValueError when there is none."""
+    if (source / checkpoint.ADAPTER).is_file():
+        return source
+    newest = checkpoint.latest(source)
+    if newest is None:
+        raise ValueError(
+            f"{source} is neither a run with a checkpoint nor a checkpoint: give the folder that `train` wrote to"
+        )
+    return newest

@@ -1,0 +1,123 @@
+"""`python -m trainer sample`: pictures of an adapter file on any base, beside their references."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from ipadapter_core import AdapterSpec, WeightsFile, read_adapter
+from ipadapter_core.method.picture import on_white, square
+
+from ..base.attention import text_keys_values
+from ..base.device import choose_device
+from ..base.frozen import Frozen
+from ..data.batch import Reference
+from ..data.identity import read_identity
+from ..data.pictures import Unusable
+from ..run import checkpoint
+from ..run import folder as run
+from ..run.loop import DTYPES
+from ..sampling.sample import Sampling, prompts_of, sample
+from ..settings import config as configs
+from ..settings.config import AdapterConfig, Config, ModelConfig
+from ..settings.families import FAMILIES
+from ..step.adapter import is_appended, load_adapter
+from ..step.diffusion import Diffusion
+from .export import find_checkpoint
+
+RESOLUTION = {"SDXL": 1024}  # of a base, where the adapter's metadata is silent; 512 elsewhere
+
+
+def sample_to_file(options: argparse.Namespace) -> str:
+    """Make the pictures that the command line asks for, one row for each reference; returns a line about them.
+
+    Raises ValueError when adapter, base and encoder do not fit, or a reference is no picture.
+    """
+    model, file, name = _model_and_adapter(options)
+    device = torch.device(choose_device(options.device))
+    frozen = Frozen(model, device, DTYPES[options.precision])
+    adapter = load_adapter(file.tensors, frozen.unet, device, file.metadata)
+    spec = adapter.spec
+    kind = AdapterConfig(
+        family=spec.family if spec.family in FAMILIES else "base",
+        attention="appended" if is_appended(file.tensors) else "decoupled",
+    )
+    config = Config(model=model, adapter=kind)
+    if spec.feature:
+        check_fit(spec.feature_dim, frozen.encoder_shape.feature_dim(spec.feature), "image features", name, "encoder")
+    check_fit(spec.context_dim, frozen.unet.config.cross_attention_dim, "text states", name, "base")
+    check_fit(len(spec.layers), len(text_keys_values(frozen.unet)), "layers", name, "base")
+    resolution = options.resolution or int(file.metadata.get("resolution", RESOLUTION.get(spec.base, 512)))
+    diffusion, rows = Diffusion(frozen, config), []
+    settings = Sampling(options.steps, options.guidance, options.weight, options.prompt, options.negative, options.seed)
+    for reference in _references(options, spec, name):
+        prompts = prompts_of([reference], spec, frozen)
+        each = [dataclasses.replace(settings, seed=settings.seed + number) for number in range(options.number)]
+        pictures = [sample(diffusion, adapter, prompts, one, resolution)[0] for one in each]
+        rows.append([square(reference.picture, resolution), *pictures])
+    sheet = Image.new("RGB", (resolution * len(rows[0]), resolution * len(rows)))
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            sheet.paste(picture, (x * resolution, y * resolution))
+    sheet.save(options.out)
+    return f"{options.out}: {len(rows)} references, {options.number} pictures of each at {resolution} px"
+
+
+def _model_and_adapter(options: argparse.Namespace) -> tuple[ModelConfig, WeightsFile, str]:
+    model, path = ModelConfig(), Path(options.adapter)
+    if path.is_dir():
+        found = find_checkpoint(path)
+        file = read_adapter(found / checkpoint.ADAPTER)
+        of_run = found.parent.parent / run.CONFIG
+        model = configs.load(of_run).model if of_run.is_file() else model
+    elif path.is_file():
+        file = read_adapter(path)
+        model = dataclasses.replace(model, encoder=file.metadata.get("encoder", model.encoder))
+    else:
+        raise ValueError(f"there is no adapter {path}: give an adapter file, a run or a checkpoint")
+    changes = {key: value for key, value in (("base", options.base), ("encoder", options.encoder)) if value}
+    model = dataclasses.replace(model, **changes)
+    if not model.base:
+        raise ValueError(
+            f"the base of {path.name} is not known here: give --base, a diffusers folder or a checkpoint file"
+        )
+    return model, file, path.name
+
+
+def check_fit(wanted: int, found: int, what: str, name: str, part: str) -> None:
+    """Raises ValueError when the adapter's width or count is not the one of the base or encoder."""
+    if wanted != found:
+        raise ValueError(
+            f"{name} expects {wanted} {what}, the {part} has {found}: give the {part} that it was trained with"
+        )
+
+
+def _references(options: argparse.Namespace, spec: AdapterSpec, name: str) -> list[Reference]:
+    """The pictures, each with its identity where the adapter reads one. Raises ValueError where they do not fit."""
+    pictures, files = [_read(path) for path in options.image], options.identity
+    if spec.identity is None:
+        return [Reference(picture) for picture in pictures]
+    if len(files) != len(pictures):
+        raise ValueError(
+            f"{name} ({spec.family}) reads the identity of a face with each picture, got {len(files)} for "
+            f"{len(pictures)}: give --identity a .npy or .safetensors file for each"
+        )
+    references = []
+    for path, picture in zip(files, pictures, strict=True):
+        identity = read_identity(path)
+        if isinstance(identity, Unusable):
+            raise ValueError(f"{path} is no identity: {identity.reason}")
+        references.append(Reference(picture, identity))
+    return references
+
+
+def _read(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as picture:
+            return on_white(picture)
+    except OSError as error:
+        raise ValueError(f"{path} is no picture that can be read ({error}): give another reference") from error

@@ -1,0 +1,57 @@
+"""A sheet of pictures as the model and the image encoder will see them, side by side, with their captions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ipadapter_core.method.picture import square
+
+from ..base.encoder import EncoderShape
+from ..data.pictures import Unusable, cut_target, decode
+from ..data.sample import Sample, Source
+from ..settings.config import DataConfig
+
+CELL = 192  # pixels of a picture's side
+LABEL = 30  # pixels of the two lines of text above a picture
+COLUMNS, ROWS = 4, 6
+MARGIN = 6
+LETTER = 6  # pixels of a letter's width
+
+
+def write_sheet(path: Path, source: Source, data: DataConfig, encoder: EncoderShape) -> None:
+    """Write up to 24 samples, spread evenly over the data. Raises OSError when the file cannot be written."""
+    number = min(COLUMNS * ROWS, len(source))
+    indices = np.linspace(0, len(source) - 1, number).round().astype(int)
+    rows = -(-number // COLUMNS)
+    width, height = 2 * CELL + MARGIN, LABEL + CELL + MARGIN
+    sheet = Image.new("RGB", (COLUMNS * width, rows * height), "white")
+    for place, index in enumerate(indices):
+        left, top = place % COLUMNS * width, place // COLUMNS * height
+        _draw(sheet, (left, top), source.read(int(index)), data, encoder.image_size)
+    sheet.save(path)
+
+
+def _draw(sheet: Image.Image, corner: tuple[int, int], sample: Sample, data: DataConfig, size: int) -> None:
+    left, top = corner
+    letters = 2 * CELL // LETTER
+    draw = ImageDraw.Draw(sheet)
+    image = decode(sample.image, data.min_side)
+    seen = image if sample.condition is None else decode(sample.condition)
+    if isinstance(image, Unusable) or isinstance(seen, Unusable):
+        fault = image if isinstance(image, Unusable) else seen
+        assert isinstance(fault, Unusable)
+        draw.text((left + 2, top + 1), f"{sample.name}\nskipped: {fault.reason}"[: 2 * letters], fill="red")
+        return
+    label = f"{_ascii(sample.name)[-letters // 2 :]}: model {data.resolution} px | encoder {size} px"
+    draw.text((left + 2, top + 1), f"{label}\n{_ascii(sample.captions[0])[:letters]}", fill="black")
+    target = cut_target(image, data.resolution).image
+    for number, picture in enumerate((target, square(seen, size))):
+        sheet.paste(picture.resize((CELL, CELL), Image.Resampling.LANCZOS), (left + number * CELL, top + LABEL))
+
+
+def _ascii(text: str) -> str:
+    # Pillow's own font has no other letters
+    return text.encode("ascii", "replace").decode()

@@ -1,0 +1,161 @@
+"""Checkpoints of a run: written whole or not at all, found again after any kill, the same for any number of processes.
+
+    RUN/checkpoints/step-00010000/adapter.safetensors   the adapter as other programs load it (the average, if kept)
+                                  state.safetensors     weights, optimiser state and average, whole, in fp32
+                                  state.json            step, settings, loss scale
+
+A checkpoint is written in a hidden folder that is renamed when all of it is on the disk. The random state is run.seed
+and the step: every random number of a sample is made from these and its position.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ipadapter_core import write_adapter
+
+from ..settings.config import Config, fixed_values
+
+ADAPTER, STATE, SETTINGS = "adapter.safetensors", "state.safetensors", "state.json"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a run needs to go on. weights, average: by the adapter file's names. state: "key.weight name"."""
+
+    step: int
+    weights: dict[str, Tensor]
+    state: dict[str, Tensor]
+    average: dict[str, Tensor] = field(default_factory=dict)
+    scale: dict[str, Any] = field(default_factory=dict)  # of fp16's loss
+
+
+def folder(run: Path) -> Path:
+    return run / "checkpoints"
+
+
+def name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def write(run: Path, saved: Saved, metadata: Mapping[str, str], config: Config) -> Path:
+    """Write a checkpoint, then remove the ones that the config does not keep. metadata: of the adapter file.
+
+    Raises ValueError when the disk is full or the folder cannot be written; earlier checkpoints stay as they are.
+    """
+    place = folder(run)
+    if saved.step in steps_of(run):
+        return place / name(saved.step)
+    final, part = place / name(saved.step), place / f".{name(saved.step)}.part"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        groups = {"weights": saved.weights, "state": saved.state, "average": saved.average}
+        tensors = {
+            f"{group}.{key}": value.contiguous() for group, values in groups.items() for key, value in values.items()
+        }
+        save_file(tensors, part / STATE)
+        write_adapter(part / ADAPTER, saved.average or saved.weights, metadata)
+        settings = {"step": saved.step, "config": config.hash, "fixed": fixed_values(config), "scale": saved.scale}
+        (part / SETTINGS).write_text(json.dumps(settings, indent=1))
+        for file in (part / STATE, part / SETTINGS, part):
+            _flush(file)
+        part.rename(final)
+        _flush(place)
+    except (OSError, safetensors.SafetensorError) as error:
+        shutil.rmtree(part, ignore_errors=True)
+        last = latest(run)
+        keeps = f"the last good checkpoint is {last.name}" if last else "there is no earlier checkpoint"
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ValueError(
+            f"the checkpoint of step {saved.step} could not be written in {place} ({reason}); {keeps}: "
+            "make room or give another folder, then resume"
+        ) from error
+    prune(run, config)
+    return final
+
+
+def steps_of(run: Path) -> list[int]:
+    """The steps of a run's complete checkpoints, ascending."""
+    found = [re.fullmatch(r"step-(\d+)", path.name) for path in folder(run).glob("step-*")]
+    return sorted(int(match[1]) for match in found if match and (folder(run) / match[0] / SETTINGS).exists())
+
+
+def latest(run: Path) -> Path | None:
+    """The newest complete checkpoint of a run."""
+    steps = steps_of(run)
+    return folder(run) / name(steps[-1]) if steps else None
+
+
+def read(path: Path, config: Config | None = None) -> Saved:
+    """Read a checkpoint. Raises ValueError when it is damaged, or belongs to another training than `config`."""
+    try:
+        settings = json.loads((path / SETTINGS).read_text())
+        tensors = load_file(path / STATE)
+    except (OSError, json.JSONDecodeError, safetensors.SafetensorError) as error:
+        raise ValueError(
+            f"the checkpoint {path} is incomplete or damaged ({error}): resume from another one"
+        ) from error
+    if config is not None:
+        _same_training(path, settings["fixed"], fixed_values(config))
+    groups: dict[str, dict[str, Tensor]] = {"weights": {}, "state": {}, "average": {}}
+    for key, value in tensors.items():
+        group, _, rest = key.partition(".")
+        groups[group][rest] = value
+    return Saved(settings["step"], groups["weights"], groups["state"], groups["average"], settings["scale"])
+
+
+def prune(run: Path, config: Config) -> None:
+    """Remove all but the newest run.keep_last checkpoints and those at multiples of run.keep_every_steps."""
+    if not config.run.keep_last:
+        return
+    every = config.run.keep_every_steps
+    for step in steps_of(run)[: -config.run.keep_last]:
+        if not (every and step % every == 0):
+            _remove(folder(run) / name(step))
+
+
+def clean(run: Path) -> None:
+    """Remove what a killed save or removal has left."""
+    for path in folder(run).glob(".step-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _same_training(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    found = fixed_values(Config()) | found  # values that a version before did not have are at their default
+    differ = [key for key in wanted if found.get(key) != wanted[key]]
+    if differ:
+        key = differ[0]
+        more = f" and {len(differ) - 1} more" if len(differ) > 1 else ""
+        raise ValueError(
+            f"the checkpoint {path.name} belongs to another training: its {key} is {found.get(key)!r}, the config's "
+            f"{wanted[key]!r}{more}: restore the config, or start a new run (adapter.start_from takes its adapter file)"
+        )
+
+
+def _remove(path: Path) -> None:
+    # renamed first, so that a kill never leaves half a checkpoint under a good name
+    hidden = path.with_name(f".{path.name}.old")
+    shutil.rmtree(hidden, ignore_errors=True)
+    path.rename(hidden)
+    shutil.rmtree(hidden)
+
+
+def _flush(path: Path) -> None:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

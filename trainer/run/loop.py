@@ -1,0 +1,239 @@
+"""The training loop: batches in, checkpoints, log and pictures out.
+
+What a step does is the same whatever the number of processes and batches it is split into: every sample's randomness is
+made from (run.seed, step, position in the step), and losses are means over the whole step.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ipadapter_core import IPAdapter
+
+from ..base.frozen import Frozen
+from ..data.loader import Loader, open_loader
+from ..sampling.grid import Grid
+from ..settings.config import Config
+from ..step.adapter import TrainedAdapter, adapt, load_adapter, metadata, new_adapter
+from ..step.diffusion import Diffusion
+from ..step.ema import Average
+from ..step.inputs import Batch, Inputs, to_inputs
+from ..step.schedule import learning_rate
+from ..step.shape import encoder_shape
+from . import checkpoint
+from .folder import held
+from .log import Log
+from .metrics import BROKEN, PLAIN, SAMPLES, STOP, Window, step_sums
+from .parallel import Parallel, start
+from .stop import Stop
+
+logger = logging.getLogger(__name__)
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def train(config: Config, run: Path) -> int:
+    """Train to run.steps, from the run's newest checkpoint if it has one; returns the step reached.
+
+    Raises ValueError for every fault of the input, the machine or the disk, in a sentence.
+    """
+    parallel = start(config)
+    try:
+        with Stop() as stop, held(run) if parallel.is_main else nullcontext():
+            if parallel.is_main:
+                checkpoint.clean(run)
+            training = Training(config, run, parallel, stop)
+            try:
+                return training.go()
+            finally:
+                training.close()
+    finally:
+        parallel.close()
+
+
+class Training:
+    """The parts of one run, made in the order in which they can fail cheaply."""
+
+    def __init__(self, config: Config, run: Path, parallel: Parallel, stop: Stop) -> None:
+        self.config, self.run, self.parallel, self.stop = config, run, parallel, stop
+        self.frozen = Frozen(config.model, parallel.device, DTYPES[config.run.precision])
+        adapter = new_adapter(config, self.frozen.unet, encoder_shape(config))
+        self.spec = adapter.spec
+        self.loader: Loader = open_loader(config, self.frozen, self.spec.feature, parallel.rank, parallel.num_processes)
+        self.diffusion = Diffusion(self.frozen, config)
+        parallel.prepare(TrainedAdapter(adapter))
+        self.average = Average(parallel.trained.adapter, config.optimiser.ema) if config.optimiser.ema else None
+        self.step = 0  # optimiser steps done
+        self._continue()
+        self.log = Log(run, config, self.step) if parallel.is_main else None
+        self.grid = (
+            Grid(config, self.diffusion, self.loader.references())
+            if config.run.sample_every_steps and parallel.is_main
+            else None
+        )
+
+    def _continue(self) -> None:
+        path = checkpoint.latest(self.run)
+        if path is None:
+            return
+        saved = checkpoint.read(path, self.config)
+        self.parallel.load(saved.weights, saved.state, saved.step)
+        self.parallel.load_scale(saved.scale)
+        if self.average:
+            self.average.load(saved.average)
+        self.step = saved.step
+        logger.info("going on from step %d", self.step)
+
+    def go(self) -> int:
+        """Run the remaining steps, save, and return the step reached."""
+        steps = self.config.run.steps
+        window, batches = Window(), self.loader.batches(self.step)
+        self.first = self.step + 1
+        hidden = not self.parallel.is_main
+        with tqdm(total=steps, initial=self.step, unit="step", disable=hidden, dynamic_ncols=True) as bar:
+            window.restart()
+            while self.step < steps and not self._one(window, batches, bar):
+                pass
+        return self.step
+
+    def _one(self, window: Window, batches: Iterator[Batch], bar: tqdm) -> bool:
+        """One step and what is due after it; whether the run was asked to stop, and has saved."""
+        rate = learning_rate(self.config, self.step)
+        sums, norm, waited = self._step(batches, rate)
+        self.step += 1
+        if self.average:
+            self.average.update(self.step)
+        window.add(sums, norm, waited)
+        if self.step == self.first:
+            self._report_state()
+        bar.update()
+        if self._is_due(self.config.run.log_every_steps):
+            self._report(window, rate, bar)
+        is_asked, began = bool(sums[STOP]), time.perf_counter()
+        if is_asked or self._is_due(self.config.run.save_every_steps) or self.step == self.config.run.steps:
+            self.save()
+        if not is_asked and self._is_due(self.config.run.validate_every_steps):
+            self.validate()
+        if not is_asked and self._is_due(self.config.run.sample_every_steps):
+            self.sample()
+        window.started += time.perf_counter() - began  # the speed is that of the training alone
+        return is_asked
+
+    def close(self) -> None:
+        """Close the log's files, whatever has happened."""
+        if self.log:
+            self.log.close()
+
+    def _is_due(self, every: int) -> bool:
+        return bool(every) and self.step % every == 0
+
+    def _step(self, batches: Iterator[Batch], rate: float) -> tuple[Tensor, float, float]:
+        """One optimiser step: the sums over all processes, the gradient's norm, the seconds waited for data."""
+        total, norm, waited, broken = None, 0.0, 0.0, []
+        for _ in range(self.config.optimiser.accumulation):
+            asked = time.perf_counter()
+            batch = next(batches)
+            waited += time.perf_counter() - asked
+            inputs = self._inputs(batch)
+            with self.parallel.accumulating():
+                losses, plain = self.diffusion.losses(inputs, self.parallel.adapt)
+                norm = self.parallel.backward(losses.mean(), rate) or 0.0
+            self.diffusion.prompts.clear()
+            sums = step_sums(losses, plain, inputs.timesteps, self.diffusion.scheduler.config.num_train_timesteps)
+            broken += [(inputs.names, losses.detach())]
+            total = sums if total is None else total + sums
+        assert total is not None
+        total[STOP] = float(self.stop.is_asked)
+        total = self.parallel.sum(total).cpu()
+        if total[BROKEN]:
+            self._stop_broken(broken)
+        return total, norm, waited
+
+    def _inputs(self, batch: Batch) -> Inputs:
+        return to_inputs(batch, self.frozen, self.spec.feature, self.config.optimiser, self.spec.identity)
+
+    def _stop_broken(self, batches: list[tuple[Sequence[str], Tensor]]) -> None:
+        mine = [
+            name
+            for names, losses in batches
+            for name, loss in zip(names, losses.tolist(), strict=True)
+            if loss != loss or abs(loss) == float("inf")
+        ]
+        names = [name for found in self.parallel.gather_objects(mine) for name in found]
+        last = checkpoint.latest(self.run)
+        raise ValueError(
+            f"the loss of step {self.step + 1} is not finite for {', '.join(names[:4])}: look at that sample, or lower "
+            f"the learning rate or choose bf16; the last good checkpoint is {last.name if last else 'none'}"
+        )
+
+    def _report(self, window: Window, rate: float, bar: tqdm) -> None:
+        numbers = window.numbers() | {"learning_rate": rate}
+        if self.log:
+            self.log.numbers(self.step, numbers)
+        speed = numbers["samples_per_second"]
+        bar.set_postfix_str(f"loss {numbers['loss']:.4f}, lr {rate:.2e}, {speed:.2f} samples/s", refresh=False)
+        window.restart()
+
+    def _report_state(self) -> None:
+        sizes = self.parallel.gather_objects(self.parallel.state_bytes())
+        logger.info(
+            "optimiser state: %s bytes on processes 0 to %d", ", ".join(f"{size:,}" for size in sizes), len(sizes) - 1
+        )
+
+    def save(self) -> None:
+        """Write a checkpoint. Raises ValueError on every process when it could not be written."""
+        weights, state = self.parallel.weights(), self.parallel.state()
+        error = None
+        if self.parallel.is_main:
+            average = self.average.tensors() if self.average else {}
+            saved = checkpoint.Saved(self.step, weights, state, average, self.parallel.scale_state())
+            try:
+                checkpoint.write(self.run, saved, metadata(self.spec, self.config, self.step), self.config)
+            except ValueError as found:
+                error = str(found)
+        error = self.parallel.gather_objects(error)[0]
+        if error:
+            raise ValueError(error)
+
+    def _current(self) -> IPAdapter:
+        """The adapter as its file would hold it now, apart from the wrapped one. Every process must call it."""
+        weights = self.parallel.weights()
+        tensors = self.average.tensors() if self.average else weights
+        about = metadata(self.spec, self.config, self.step)
+        return load_adapter(tensors, self.frozen.unet, self.parallel.device, about)
+
+    def validate(self) -> None:
+        """The loss of the held-out samples at fixed noise and timesteps, without drops or weights."""
+        if not self.config.data.held_out:
+            return
+        adapter, number = self._current(), self.diffusion.scheduler.config.num_train_timesteps
+        empty = torch.zeros(0, device=self.parallel.device)
+        sums = step_sums(empty, empty, empty.long(), number)
+        for batch in self.loader.held_out():
+            inputs = self._inputs(batch)
+            plain = self.diffusion.plain_losses(inputs, lambda given: adapt(adapter, given.features, given.identities))
+            sums = sums + step_sums(plain, plain, inputs.timesteps, number)
+        total = self.parallel.sum(sums).cpu()
+        if self.log:
+            self.log.numbers(self.step, {"held_out_loss": float(total[PLAIN] / total[SAMPLES])})
+
+    def sample(self) -> None:
+        """A grid of pictures at fixed seeds, and its scores, made by the first process."""
+        adapter = self._current()
+        if self.grid and self.log:
+            picture, scores = self.grid.make(adapter)
+            folder = self.run / "samples"
+            folder.mkdir(exist_ok=True)
+            picture.save(folder / f"{checkpoint.name(self.step)}.png")
+            self.log.picture(self.step, "samples", picture)
+            if scores:
+                self.log.numbers(self.step, scores)
+        self.parallel.wait()

@@ -1,0 +1,298 @@
+"""What a training is, as frozen values: one TOML file, one section for each owner.
+
+[model] the frozen parts      [adapter] what is trained     [data] pictures, captions, drops
+[optimiser] how it is trained [run] where, how long, on what, and what is written
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import sys
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from . import rules
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PRESETS = Path(__file__).parents[1] / "presets"
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The frozen parts."""
+
+    base: str = ""  # a diffusers folder, or a single checkpoint file (.safetensors, .ckpt) as ComfyUI uses it
+    base_config: str = (
+        ""  # for a single file: a diffusers folder of the same layout (its JSON files suffice); "" = by its keys
+    )
+    variant: str = ""  # of a diffusers folder's weight files, e.g. "fp16"; "" = the plain ones
+    vae: str = ""  # another autoencoder (diffusers folder or file); "" = the base's own
+    encoder: str = "ViT-H-14/laion2b_s32b_b79k"  # open_clip architecture/tag, a weights file, or a transformers folder
+    encoder_architecture: str = ""  # open_clip's name, for a weights file; "" = known by its widths
+    prediction: Literal["auto", "epsilon", "v_prediction", "sample"] = "auto"  # auto = as the base's scheduler says
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """What is trained. 0 = the published value of the family and base."""
+
+    family: Literal["base", "plus", "full-face", "FaceID", "FaceID plus"] = "base"  # plus-face is plus, with face crops
+    num_tokens: int = 0  # image tokens; for "plus" the learned queries (base 4, plus 16, FaceID 4)
+    width: int = 0  # of the resampler of "plus" (SD1.5 768, SD2 1024, SDXL 1280)
+    depth: int = 0  # of the resampler (4)
+    lora_rank: int = 0  # of FaceID's LoRA for the base's attention (128); other families have none
+    shortcut: bool = True  # of FaceID plus: true = v2, the identity's tokens are added to the resampled ones
+    start_from: str = ""  # a published adapter file to continue from
+    # appended: the paper's comparison, the "simple adapter" (section 4.4.2): tokens after the text's, through the
+    # base's own frozen K and V; only the projection is trained, and no other program runs the file
+    attention: Literal["decoupled", "appended"] = "decoupled"
+    licence: str = ""  # written into the adapter's metadata
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Pictures, captions, and how they are drawn."""
+
+    source: str = ""
+    format: Literal["auto", "json", "jsonl", "folder", "webdataset", "huggingface"] = "auto"
+    pictures: str = ""  # folder that the names in a list are relative to; "" = the list's own folder
+    image_column: str = ""  # "" = image_file (lists), jpg/png/webp (shards), image (Hugging Face)
+    caption_column: str = ""  # "" = text, caption; a column with a list gives several captions for a picture
+    condition_column: str = ""  # the picture that the encoder sees where it differs from the target; "" = the target
+    identity_column: str = ""  # faces' identities, raw from ArcFace: 512 numbers, or a .npy or .safetensors file's name
+    resolution: int = 512  # shortest side, then the crop
+    crop: Literal["centre", "random"] = "centre"
+    min_side: int = 64  # smaller pictures are skipped and reported
+    held_out: int = 0  # samples kept out of the training, for the validation loss
+    workers: int = 2  # loader processes of each training process
+    cache: str = ""  # folder of the cache; "" = none
+    drop_text: float = 0.05  # the three are exclusive events
+    drop_image: float = 0.05
+    drop_both: float = 0.05
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """AdamW and the loss, by default as in the paper."""
+
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.01
+    betas: tuple[float, ...] = (0.9, 0.999)
+    epsilon: float = 1e-8
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_steps: int = 0
+    clip: float = 0.0  # largest gradient norm; 0 = no clipping
+    accumulation: int = 1  # batches for one optimiser step
+    eight_bit: bool = False  # AdamW with 8-bit state (bitsandbytes)
+    ema: float = 0.0  # decay of the adapter's moving average, e.g. 0.9999; 0 = none
+    noise_offset: float = 0.0
+    timesteps: Literal["uniform", "snr"] = "uniform"  # snr: noisy timesteps more often
+    loss_weighting: Literal["none", "min_snr", "snr"] = "none"
+    min_snr_gamma: float = 5.0
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Where, how long, on what, and what is written."""
+
+    folder: str = ""
+    seed: int = 0
+    steps: int = 1_000_000  # optimiser steps
+    batch_size: int = 8  # samples of one process in one batch
+    processes: int = 1
+    device: Literal["auto", "cuda", "cpu", "mps"] = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the frozen parts; trained weights stay in fp32
+    parallel: Literal["none", "ddp", "zero1", "zero2", "zero3"] = "none"
+    offload_optimiser: bool = False  # DeepSpeed: optimiser state in the CPU's memory
+    gradient_checkpointing: bool = False
+    save_every_steps: int = 10_000
+    keep_last: int = 3  # checkpoints; 0 = all
+    keep_every_steps: int = 100_000  # these are never removed; 0 = none
+    log_every_steps: int = 10
+    validate_every_steps: int = 1_000  # 0 = never
+    sample_every_steps: int = 5_000  # 0 = never
+    sample_prompts: tuple[str, ...] = ("best quality, high quality",)
+    sample_weights: tuple[float, ...] = (0.5, 1.0)
+    sample_pictures: int = 4  # rows of the grid, references from the held-out (or the first) samples
+    sample_steps: int = 30
+    score_encoder: str = ""  # CLIP for CLIP-I and CLIP-T on the grid, as model.encoder; "" = no scores
+    trackers: tuple[str, ...] = ("tensorboard",)  # tensorboard, wandb
+    project: str = "ip-adapter"  # W&B's project
+
+
+@dataclass(frozen=True)
+class Config:
+    model: ModelConfig = field(default_factory=ModelConfig)
+    adapter: AdapterConfig = field(default_factory=AdapterConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    @property
+    def samples_per_step(self) -> int:
+        """The global batch: samples of one optimiser step, over all processes and accumulated batches."""
+        return self.run.batch_size * self.run.processes * self.optimiser.accumulation
+
+    @property
+    def hash(self) -> str:
+        """16 hex digits of everything that shapes what is trained."""
+        return hashlib.sha256(json.dumps(fixed_values(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+# What may change when a run is resumed; everything else is what the run *is*.
+FREE = {
+    "data": {"workers", "cache", "pictures"},
+    "optimiser": {"accumulation"},  # with batch_size and processes: only their product counts
+    "run": {f.name for f in dataclasses.fields(RunConfig)} - {"seed", "precision"},
+}
+
+
+def fixed_values(config: Config) -> dict[str, Any]:
+    """Every value that must be the same when a run goes on, by "section.key"."""
+    flat = {
+        f"{section}.{key}": value
+        for section, values in tables(config).items()
+        for key, value in values.items()
+        if key not in FREE.get(section, ())
+    }
+    return flat | {"samples per step": config.samples_per_step}
+
+
+def spread(config: Config, processes: int) -> Config:
+    """The same training on another number of processes: as many samples in a step, batches no larger than before.
+
+    Raises ValueError when the samples of a step cannot be shared out evenly.
+    """
+    total = config.samples_per_step
+    if total % processes:
+        raise ValueError(
+            f"a step of {total} samples cannot be shared by {processes} processes: choose a divisor of {total}"
+        )
+    share = total // processes
+    batch_size = max(size for size in range(1, min(share, config.run.batch_size) + 1) if share % size == 0)
+    parallel = "ddp" if config.run.parallel == "none" and processes > 1 else config.run.parallel
+    return dataclasses.replace(
+        config,
+        run=dataclasses.replace(config.run, processes=processes, batch_size=batch_size, parallel=parallel),
+        optimiser=dataclasses.replace(config.optimiser, accumulation=share // batch_size),
+    )
+
+
+def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Read a TOML file, or a preset by its name, with `section.key=value` overrides.
+
+    Raises ValueError for a missing or broken file, an unknown section or key (naming the nearest), a value of a wrong
+    type and values that exclude each other.
+    """
+    path = Path(path)
+    if (
+        not path.exists()
+        and path.suffix in ("", ".toml")
+        and (PRESETS / f"{path.stem}.toml").exists()
+        and path.name == str(path)
+    ):
+        path = PRESETS / f"{path.stem}.toml"
+    if not path.is_file():
+        presets = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.toml")))
+        raise ValueError(f"there is no config {path}: give a TOML file, or the name of a preset ({presets})")
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path.name} is not valid TOML ({error}): correct that line") from error
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        section, dot, key = name.strip().partition(".")
+        if not (equals and dot):
+            raise ValueError(f"--set {override!r} was not understood: expected section.key=value, e.g. run.steps=1000")
+        tables.setdefault(section, {})[key] = _toml_value(text.strip())
+    return parse(tables)
+
+
+def parse(tables: Mapping[str, Any]) -> Config:
+    """A config from nested values, checked. Raises ValueError as `load` does."""
+    sections = typing.get_type_hints(Config)
+    parts = {}
+    for name, values in tables.items():
+        if name not in sections:
+            raise ValueError(f"unknown section [{name}]{_nearest(name, sections)}")
+        if not isinstance(values, Mapping):
+            raise ValueError(
+                f"{name} = {values!r} stands outside of a section: put it under one of [{'], ['.join(sections)}]"
+            )
+        hints = typing.get_type_hints(sections[name])
+        for key in values:
+            if key not in hints:
+                raise ValueError(f"unknown key {name}.{key}{_nearest(key, hints, name)}")
+        parts[name] = sections[name](
+            **{key: _typed(f"{name}.{key}", value, hints[key]) for key, value in values.items()}
+        )
+    config = Config(**parts)
+    rules.check(config)
+    return config
+
+
+def tables(config: Config) -> dict[str, dict[str, Any]]:
+    """A config as the nested values that `parse` reads."""
+    return {
+        section: {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+        for section, values in dataclasses.asdict(config).items()
+    }
+
+
+def save(config: Config, path: str | Path) -> None:
+    """Write every value of a config as TOML that `load` reads back to the same config."""
+    lines = []
+    for section, values in tables(config).items():
+        lines += [f"[{section}]", *(f"{key} = {_toml_text(value)}" for key, value in values.items()), ""]
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text("\n".join(lines), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text  # a bare word on the command line is a string
+
+
+def _toml_text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)  # JSON's numbers, booleans, strings and arrays are TOML's too
+
+
+def _nearest(name: str, known: Iterable[str], section: str = "") -> str:
+    known = list(known)
+    prefix = f"{section}." if section else ""
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    if near:
+        return f": did you mean {prefix}{near[0]}?"
+    return f": choose one of {', '.join(prefix + key for key in known)}"
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    if typing.get_origin(hint) is Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            raise ValueError(f"{name} = {value!r} is unknown: choose one of {', '.join(choices)}")
+        return value
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list):
+            raise ValueError(f"{name} = {value!r} should be a list, like [{value!r}]")
+        return tuple(_typed(name, item, typing.get_args(hint)[0]) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        words = {int: "a whole number", float: "a number", str: "a text in quotes", bool: "true or false"}
+        raise ValueError(f"{name} = {value!r} should be {words[hint]}")
+    return value

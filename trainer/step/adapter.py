@@ -1,0 +1,189 @@
+"""The adapter that is trained: its shape from config, base and encoder; its start; its file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from ipadapter_core import AdapterSpec, IPAdapter, build_adapter, detect, lora_of, read_adapter, told
+
+from ..base.attention import Adaptation, Kind, text_keys_values
+from ..base.encoder import EncoderShape
+from ..settings.config import Config
+from ..settings.families import lora_rank
+from .lora import add_lora, load_lora, pairs
+from .shape import adapter_spec
+
+
+class TrainedAdapter(nn.Module):
+    """The adapter as one module with a forward, for DDP and DeepSpeed: what it reads to all K' and V', and its LoRA.
+
+    With appended attention K' and V' stay the base's own, and only the projection is trained.
+    """
+
+    def __init__(self, adapter: IPAdapter) -> None:
+        super().__init__()
+        self.adapter = adapter
+        self.layers = adapter.spec.layers
+
+    def forward(self, features: Tensor | None, identities: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Features [B, E] or [B, S, F], identities [B, 512] to K', V' [B, T, D] of the layers in order, k, v, k, v, ...
+
+        After them the LoRA's matrices, up, down, up, down, ...
+        """
+        keys_values, lora = adapt(self.adapter, features, identities)
+        return tuple(
+            tensor for pair in (*(keys_values[index] for index in self.layers), *lora.values()) for tensor in pair
+        )
+
+    def by_layer(self, flat: tuple[Tensor, ...]) -> Adaptation:
+        """What `forward` gave, by place."""
+        found = list(zip(flat[::2], flat[1::2], strict=True))
+        count = len(self.layers)
+        lora = dict(zip(pairs(self.adapter), found[count:], strict=True))
+        return Adaptation(dict(zip(self.layers, found[:count], strict=True)), lora)
+
+
+def adapt(adapter: IPAdapter, features: Tensor | None, identities: Tensor | None = None) -> Adaptation:
+    """What the layers of a UNet are given for B references."""
+    keys_values = adapter.keys_values(adapter.image_tokens(features, identities))
+    return Adaptation(keys_values, {place: pair() for place, pair in pairs(adapter).items()})
+
+
+def new_adapter(config: Config, unet: UNet2DConditionModel, encoder: EncoderShape | None, **factory: Any) -> IPAdapter:
+    """The adapter at step 0, in fp32: K' and V' from the text's K and V, all else from run.seed; or a file.
+
+    encoder: None for a family that reads none.
+    Raises ValueError when adapter.start_from does not fit the base, the encoder or the config.
+    """
+    spec = adapter_spec(config.adapter, unet, encoder)
+    text = text_keys_values(unet)
+    widths = {index: k.shape[0] for index, (k, _) in text.items()}
+    if config.adapter.start_from:
+        return _started(config, spec, unet, widths)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.run.seed)
+        adapter = IPAdapter(spec, widths, dtype=torch.float32, **factory)
+        if rank := lora_rank(config.adapter):
+            add_lora(adapter, unet, rank, dtype=torch.float32, **factory)
+    with torch.no_grad():
+        for index, (k, v) in text.items():
+            layer = adapter.ip_adapter[str(index)]
+            if not k.is_meta:
+                layer.to_k_ip.weight.copy_(k)
+                layer.to_v_ip.weight.copy_(v)
+    return _frozen_as(config.adapter.attention, adapter)
+
+
+def load_adapter(
+    tensors: Mapping[str, Tensor],
+    unet: UNet2DConditionModel,
+    device: Any = None,
+    metadata: Mapping[str, str] | None = None,
+) -> IPAdapter:
+    """The adapter that a file or a checkpoint holds, in fp32. A simple adapter's K' and V' are those of this base.
+
+    metadata: the file's, for what shapes cannot tell.
+    Raises ValueError as `build_adapter` does, and when a LoRA is of another base.
+    """
+    if is_appended(tensors):
+        tensors = {**tensors, **_text_layers(unet)}
+    adapter = build_adapter(tensors, device=device, spec=told(detect(tensors), metadata or {})).float()
+    load_lora(adapter, unet, lora_of(tensors), device)
+    return adapter.requires_grad_(False)
+
+
+def is_appended(tensors: Mapping[str, Any]) -> bool:
+    """Whether a file holds a projection alone, as training with adapter.attention = "appended" writes it."""
+    return bool(tensors) and all(key.startswith("image_proj.") for key in tensors)
+
+
+def trained_parameters(adapter: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """What is trained, saved and averaged: an adapter's parameters by the file's names."""
+    return [(name, parameter) for name, parameter in adapter.named_parameters() if parameter.requires_grad]
+
+
+def _text_layers(unet: UNet2DConditionModel) -> dict[str, Tensor]:
+    """The base's own K and V by the names that K' and V' have in a file, in fp32 as trained weights are."""
+    text = text_keys_values(unet).items()
+    return {
+        f"ip_adapter.{index}.to_{name}_ip.weight": weight.detach().float()
+        for index, pair in text
+        for name, weight in zip("kv", pair, strict=True)
+    }
+
+
+def _frozen_as(attention: Kind, adapter: IPAdapter) -> IPAdapter:
+    adapter.ip_adapter.requires_grad_(attention == "decoupled")
+    return adapter
+
+
+def _started(config: Config, spec: AdapterSpec, unet: UNet2DConditionModel, widths: dict[int, int]) -> IPAdapter:
+    path = Path(config.adapter.start_from)
+    if not path.is_file():
+        raise ValueError(
+            f"there is no adapter file {path}: correct adapter.start_from, or leave it empty to start anew"
+        )
+    file = read_adapter(path)
+    tensors, rank = file.tensors, lora_rank(config.adapter)
+    kind = "appended" if is_appended(tensors) else "decoupled"
+    if kind != config.adapter.attention:
+        raise ValueError(
+            f"{path.name} is for {kind} attention, this training for {config.adapter.attention}: "
+            "change adapter.attention, or start from another file"
+        )
+    adapter = load_adapter(tensors, unet, metadata=file.metadata)
+    found, ranks = adapter.spec, {len(pair.down.weight) for pair in pairs(adapter).values()}
+    for name, mine, theirs, where in (
+        ("family", spec.family, found.family, "adapter.family"),
+        ("image feature width", spec.feature_dim, found.feature_dim, "model.encoder"),
+        ("text width", spec.context_dim, found.context_dim, "model.base"),
+        ("layers", len(spec.layers), len(found.layers), "model.base"),
+        ("tokens", config.adapter.num_tokens or found.num_tokens, found.num_tokens, "adapter.num_tokens"),
+        ("shortcut", spec.shortcut, found.shortcut, "adapter.shortcut"),
+        ("LoRA rank", rank, max(ranks, default=0), "adapter.lora_rank"),
+    ):
+        if mine != theirs:
+            raise ValueError(
+                f"{path.name} has the {name} {theirs}, this training {mine}: change {where}, or start from another file"
+            )
+    if widths != {index: adapter.ip_adapter[str(index)].to_k_ip.out_features for index in found.layers}:
+        raise ValueError(
+            f"{path.name} is for a base with layers of other widths: change model.base, or start from another file"
+        )
+    # "no picture" is what this training makes of it, whatever the file's did
+    adapter.spec = dataclasses.replace(found, zero_features=False)
+    return _frozen_as(config.adapter.attention, adapter.train().requires_grad_(True))
+
+
+def metadata(spec: AdapterSpec, config: Config, step: int) -> dict[str, str]:
+    """What a file's shapes cannot tell, and what people ask: read by the nodes and by `export`."""
+    encoder = config.model.encoder if not Path(config.model.encoder).exists() else Path(config.model.encoder).name
+    of_family = {
+        "full-face": {"zero_features": str(spec.zero_features).lower()},
+        "FaceID plus": {"shortcut": str(spec.shortcut).lower()},
+    }
+    return {
+        "format": "pt",
+        "base": spec.base,
+        "base_model": Path(config.model.base).name,
+        "family": spec.family,
+        "attention": config.adapter.attention,
+        "encoder": encoder if spec.feature else "none",
+        "encoder_width": str(spec.feature_dim),
+        "feature": spec.feature or "none",
+        "tokens": str(spec.num_tokens),
+        "step": str(step),
+        "samples_per_step": str(config.samples_per_step),
+        "resolution": str(config.data.resolution),
+        "prediction": config.model.prediction,
+        "ema": str(config.optimiser.ema),
+        "licence": config.adapter.licence,
+        "config": config.hash,
+    } | of_family.get(spec.family, {})
