@@ -28,8 +28,8 @@ from pocket.world.settings import HALF_WEIGHT, SILHOUETTE_WEIGHT, TEXT_WEIGHT
 from trainer.commands.cache import build_cache
 from trainer.run import checkpoint, loop
 from trainer.run import folder as run
-from trainer.settings import config as configs
 from trainer.settings.config import Config
+from trainer.settings.load import load_config
 from trainer.step.adapter import new_adapter
 
 WORLD, COUNT = 4, 64
@@ -145,7 +145,7 @@ def short_training(studio: Studio, folder: Path, steps: int) -> Config:
                "run.sample_every_steps": 0, "optimiser.warmup_steps": 10, "optimiser.ema": 0, "data.workers": 0,
                "run.trackers": []}  # fmt: skip
     words = [f"{key}={json.dumps(str(value))}" for key, value in settings.items()]
-    return configs.load("pocket", [*words, *(f"{key}={value}" for key, value in numbers.items())])
+    return load_config("pocket", [*words, *(f"{key}={value}" for key, value in numbers.items())])
 
 
 def test_a_short_training_raises_agreement(studio: Studio, tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from tests.support import tiny_models
 from trainer.run import checkpoint
-from trainer.settings import config as configs
 from trainer.settings.config import Config
+from trainer.settings.load import parse_config, save_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ("-m", "trainer")
@@ -60,11 +60,11 @@ def tiny_config(folder: Path, **sections: dict[str, Any]) -> Config:
     }  # fmt: skip
     for section, values in sections.items():
         tables[section] = tables.get(section, {}) | values
-    return configs.parse(tables)
+    return parse_config(tables)
 
 
 def write_config(config: Config, path: Path) -> Path:
-    configs.save(config, path)
+    save_config(config, path)
     return path
 
 

@@ -93,7 +93,7 @@ def test_resume_is_exact_and_the_file_says_what_it_is(tmp_path: Path, capsys: py
     half = dataclasses.replace(config, run=dataclasses.replace(config.run, folder=str(tmp_path / "half"), steps=4))
     place = run.start(half)
     loop.train(half, place)
-    loop.train(run.go_on(place, ["run.steps=8"]), place)
+    loop.train(run.resume(place, ["run.steps=8"]), place)
     one, other = runs.final_state(whole), runs.final_state(place)
     assert all(torch.equal(one[key], other[key]) for key in one)
     assert one.keys() == other.keys()

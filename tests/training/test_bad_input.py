@@ -18,7 +18,8 @@ from tests.support import runs, tiny_models
 from trainer.__main__ import main
 from trainer.run import checkpoint, loop
 from trainer.run import folder as run
-from trainer.settings import config as configs
+from trainer.settings.config import Config, tables
+from trainer.settings.load import load_config, parse_config
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_no_such_encoder(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_encoder_of_the_wrong_width(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = configs.load(folder / "good.toml")
+    config = load_config(folder / "good.toml")
     started = run.start(_with_folder(config, folder / "narrow"))
     loop.train(_with_folder(config, started), started)
     adapter = checkpoint.latest(started) / checkpoint.ADAPTER  # type: ignore[operator]
@@ -89,7 +90,7 @@ def test_missing_picture_and_broken_line(folder: Path, capsys: pytest.CaptureFix
 
 
 def test_checkpoint_of_another_config(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = _with_folder(configs.load(folder / "good.toml"), folder / "mine")
+    config = _with_folder(load_config(folder / "good.toml"), folder / "mine")
     loop.train(config, run.start(config))
     before = (folder / "mine" / "config.toml").read_bytes()
     assert main(["resume", str(folder / "mine"), "--set", "optimiser.learning_rate=0.5", "--set", "run.steps=4"]) == 1
@@ -102,15 +103,15 @@ def test_checkpoint_of_another_config(folder: Path, capsys: pytest.CaptureFixtur
 
 
 def test_run_that_is_being_trained(folder: Path) -> None:
-    config = _with_folder(configs.load(folder / "good.toml"), folder / "busy")
+    config = _with_folder(load_config(folder / "good.toml"), folder / "busy")
     place = run.start(config)
-    with run.held(place), pytest.raises(ValueError, match="another process is training in"):
+    with run.locked(place), pytest.raises(ValueError, match="another process is training in"):
         loop.train(config, place)
 
 
 def test_loss_that_is_not_finite_names_the_sample(folder: Path) -> None:
     config = _with_folder(
-        configs.load(folder / "good.toml", ["optimiser.learning_rate=1e25", "run.steps=6"]), folder / "nan"
+        load_config(folder / "good.toml", ["optimiser.learning_rate=1e25", "run.steps=6"]), folder / "nan"
     )
     with pytest.raises(ValueError, match=r"the loss of step \d is not finite for .*\.png") as found:
         loop.train(config, run.start(config))
@@ -135,7 +136,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_full_disk_keeps_the_last_good_checkpoint(folder: Path, small_disk: Path) -> None:
     changes = ["run.steps=20", "run.keep_last=0"]
-    config = _with_folder(configs.load(folder / "good.toml", changes), small_disk / "run")
+    config = _with_folder(load_config(folder / "good.toml", changes), small_disk / "run")
     with pytest.raises(ValueError, match=r"No space left on device.*the last good checkpoint is step-") as found:
         loop.train(config, run.start(config))
     print(f"\n{found.value}")
@@ -149,7 +150,7 @@ def test_folder_that_cannot_be_written(folder: Path, tmp_path: Path) -> None:
     place = tmp_path / "shut"
     place.mkdir()
     (place / "file").touch()
-    config = _with_folder(configs.load(folder / "good.toml"), place / "file" / "run")
+    config = _with_folder(load_config(folder / "good.toml"), place / "file" / "run")
     with pytest.raises(ValueError, match="cannot be written") as found:
         run.start(config)
     print(f"\n{found.value}")
@@ -160,8 +161,8 @@ def test_folder_that_cannot_be_written(folder: Path, tmp_path: Path) -> None:
         run.start(_with_folder(config, place / "run"))
 
 
-def _with_folder(config: configs.Config, place: Path) -> configs.Config:
-    return configs.parse(configs.tables(config) | {"run": configs.tables(config)["run"] | {"folder": str(place)}})
+def _with_folder(config: Config, place: Path) -> Config:
+    return parse_config(tables(config) | {"run": tables(config)["run"] | {"folder": str(place)}})
 
 
 def test_every_command_shows_an_example() -> None:

@@ -23,8 +23,8 @@ from trainer.commands.cache import build_cache
 from trainer.commands.plan import describe, make_plan
 from trainer.run import checkpoint, loop
 from trainer.run import folder as run
-from trainer.settings import config as configs
 from trainer.settings.config import Config
+from trainer.settings.load import load_config
 from trainer.step.adapter import TrainedAdapter, adapt, load_adapter, new_adapter
 from trainer.step.diffusion import Diffusion
 from trainer.step.shape import encoder_shape
@@ -85,7 +85,7 @@ def test_an_interrupted_run_ends_bit_equal(name: str, tmp_path: Path) -> None:
     whole = train(config)
     half = dataclasses.replace(config, run=dataclasses.replace(config.run, folder=str(tmp_path / "half"), steps=2))
     place = train(half)
-    loop.train(run.go_on(place, ["run.steps=4"]), place)
+    loop.train(run.resume(place, ["run.steps=4"]), place)
     one, other = runs.final_state(whole), runs.final_state(place)
     assert one.keys() == other.keys()
     assert all(torch.equal(one[key], other[key]) for key in one)
@@ -230,7 +230,7 @@ PRESETS = {
 def test_presets_have_the_published_shapes(preset: str) -> None:
     """Every tensor's name and shape is the published file's, whose shapes come from the package's constructors."""
     layout, tokens = PRESETS[preset]
-    config = configs.load(preset)
+    config = load_config(preset)
     plan = make_plan(config)
     print("\n" + describe(config, plan))
     assert plan.trained == sum(value.numel() for value in layout.values())

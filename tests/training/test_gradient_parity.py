@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from trainer.base.encoder import shape_of
 from trainer.base.files import layout_folder, read_unet_config
 from trainer.base.frozen import TextStates
-from trainer.settings import config as configs
 from trainer.settings.config import Config
+from trainer.settings.load import load_config
 from trainer.step.adapter import TrainedAdapter, new_adapter
 from trainer.step.diffusion import Diffusion
 from trainer.step.inputs import Inputs
@@ -131,7 +131,7 @@ def theirs(config: Config, batch: Inputs, weights: dict[str, Tensor]) -> tuple[f
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["sd15", "sd15_plus"])
 def test_loss_and_every_gradient_equal_the_packages(preset: str, tmp_path: Path) -> None:
-    config = configs.load(preset)
+    config = load_config(preset)
     batch = inputs(config)
     loss, gradients, weights = ours(config, batch)
     gc.collect()

@@ -20,7 +20,7 @@ from trainer.base.attention import Adaptation, install
 from trainer.base.frozen import Frozen, latent_scale
 from trainer.run import folder as run
 from trainer.run import loop
-from trainer.run.parallel import start
+from trainer.run.parallel.start import start
 from trainer.run.stop import Stop
 from trainer.settings.config import Config
 from trainer.step.inputs import Inputs, draw_latents

@@ -24,8 +24,8 @@ from ..data.pictures import Picture, Unusable, decode
 from ..data.report import write_report
 from ..data.sample import Source
 from ..data.sources import open_source
-from ..settings import config as configs
 from ..settings.config import Config, DataConfig
+from ..settings.load import PRESETS, load_config
 from .sheet import write_sheet
 
 NAMED = 5  # examples of each fault in the table
@@ -73,7 +73,7 @@ def run_check(options: argparse.Namespace) -> int:
 
 def _config(options: argparse.Namespace) -> Config:
     source = f"data.source={json.dumps(str(options.data))}"
-    return configs.load(configs.PRESETS / "sd15.toml", [source, *options.set])
+    return load_config(PRESETS / "sd15.toml", [source, *options.set])
 
 
 class Examination(Dataset[Examined | ValueError]):

@@ -22,9 +22,9 @@ from ..run import checkpoint
 from ..run import folder as run
 from ..run.loop import DTYPES
 from ..sampling.sample import Sampling, prompts_of, sample
-from ..settings import config as configs
 from ..settings.config import AdapterConfig, Config, ModelConfig
 from ..settings.families import FAMILIES
+from ..settings.load import load_config
 from ..step.adapter import is_appended, load_adapter
 from ..step.diffusion import Diffusion
 from .export import find_checkpoint
@@ -73,7 +73,7 @@ def _model_and_adapter(options: argparse.Namespace) -> tuple[ModelConfig, Weight
         found = find_checkpoint(path)
         file = read_adapter(found / checkpoint.ADAPTER)
         of_run = found.parent.parent / run.CONFIG
-        model = configs.load(of_run).model if of_run.is_file() else model
+        model = load_config(of_run).model if of_run.is_file() else model
     elif path.is_file():
         file = read_adapter(path)
         model = dataclasses.replace(model, encoder=file.metadata.get("encoder", model.encoder))

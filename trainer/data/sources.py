@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..settings.config import DataConfig
+from .huggingface import HuggingFaceSource
 from .identity import SUFFIXES, as_identity, check_identity
 from .rows import Rows, read_json_lines, read_json_list
 from .sample import Sample, Source, as_captions
@@ -37,8 +38,6 @@ def open_source(data: DataConfig) -> Source:
     elif kind == "webdataset":
         source = ShardSource(data)
     else:
-        from .huggingface import HuggingFaceSource
-
         source = HuggingFaceSource(data)
     if not len(source):
         raise ValueError(f"{data.source} holds no samples: check data.source and data.format ({kind})")

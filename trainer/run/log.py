@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Mapping
@@ -84,8 +85,6 @@ def _start_wandb(run: Path, config: Config) -> Any:
         import wandb
     except ImportError as error:
         raise ValueError("run.trackers names wandb, which is not installed: pip install wandb, or remove it") from error
-    import dataclasses
-
     # the folder's name is the run's id, so that a resumed run goes on in the same chart
     return wandb.init(
         project=config.run.project, dir=str(run), id=run.resolve().name, name=run.resolve().name, resume="allow",

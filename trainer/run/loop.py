@@ -29,10 +29,11 @@ from ..step.inputs import Batch, Inputs, to_inputs
 from ..step.schedule import learning_rate
 from ..step.shape import encoder_shape
 from . import checkpoint
-from .folder import held
+from .folder import locked
 from .log import Log
 from .metrics import BROKEN, PLAIN, SAMPLES, STOP, Window, step_sums
-from .parallel import Parallel, start
+from .parallel.plain import Parallel
+from .parallel.start import start
 from .stop import Stop
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def train(config: Config, run: Path) -> int:
     """
     parallel = start(config)
     try:
-        with Stop() as stop, held(run) if parallel.is_main else nullcontext():
+        with Stop() as stop, locked(run) if parallel.is_main else nullcontext():
             if parallel.is_main:
                 checkpoint.clean(run)
             training = Training(config, run, parallel, stop)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from ipadapter_core.method.spec import Feature, Identity
+from ipadapter_core.method.spec import Feature, Identity
 
-    from .config import AdapterConfig
+from .config import AdapterConfig
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from .config import Config
 from .families import FAMILIES
-
-if TYPE_CHECKING:
-    from .config import Config
 
 
 def check(config: Config) -> None:

@@ -22,8 +22,8 @@ from trainer.data.shards import SHARD
 from trainer.run import loop
 from trainer.run.folder import start as start_run
 from trainer.settings.config import Config
-from trainer.settings.config import parse as parse_config
 from trainer.settings.config import tables as config_tables
+from trainer.settings.load import parse_config
 from trainer.step.inputs import to_inputs
 
 

@@ -23,8 +23,8 @@ from trainer.data.pictures import Unusable
 from trainer.data.sources import open_source
 from trainer.run import folder as run
 from trainer.run import loop
-from trainer.settings import config as configs
 from trainer.settings.config import DataConfig
+from trainer.settings.load import load_config
 from trainer.step.inputs import to_inputs
 
 NUMBER = 6
@@ -181,7 +181,7 @@ def test_wrong_values_in_a_list_are_refused(value: Any, message: str, tmp_path: 
 )
 def test_values_that_do_not_go_together(preset: str, override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as found:
-        configs.load(preset, [override])
+        load_config(preset, [override])
     print(f"\n{found.value}")
 
 

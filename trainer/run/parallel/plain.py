@@ -14,11 +14,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ..base.attention import Adaptation
-from ..base.device import choose_device
-from ..settings.config import Config
-from ..step.adapter import TrainedAdapter, trained_parameters
-from ..step.inputs import Inputs
+from ...base.attention import Adaptation
+from ...base.device import choose_device
+from ...settings.config import Config
+from ...step.adapter import TrainedAdapter, trained_parameters
+from ...step.inputs import Inputs
 
 
 class Parallel:
@@ -182,14 +182,3 @@ def build_optimiser(config: Config, trained: TrainedAdapter) -> torch.optim.Opti
             "optimiser.eight_bit needs bitsandbytes: pip install bitsandbytes, or set it to false"
         ) from error
     return AdamW8bit(parameters, **options)
-
-
-def start(config: Config) -> Parallel:
-    """The way of computing that run.parallel names. DeepSpeed is imported only here, and only for ZeRO."""
-    if not config.run.parallel.startswith("zero"):
-        return Parallel(config)
-    if choose_device(config.run.device) == "mps":
-        raise ValueError(f"run.parallel = {config.run.parallel!r} does not run on MPS: choose none")
-    from .zero import ZeroParallel
-
-    return ZeroParallel(config)

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from ipadapter_core.method.spec import IDENTITY_DIM
 
-from ..base.attention import Adaptation
-from ..base.device import choose_device
-from ..settings.config import Config
-from ..step.adapter import TrainedAdapter
-from ..step.inputs import Inputs
-from .parallel import Parallel, build_optimiser, count_bytes
+from ...base.attention import Adaptation
+from ...base.device import choose_device
+from ...settings.config import Config
+from ...step.adapter import TrainedAdapter
+from ...step.inputs import Inputs
+from .plain import Parallel, build_optimiser, count_bytes
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
