@@ -6,7 +6,6 @@ import dataclasses
 from importlib import resources
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -16,8 +15,6 @@ from trainer.data.batch import Item, LoadedBatch, Skipped
 from trainer.data.loader import Loader
 from trainer.data.sample import Sample
 from trainer.settings.config import Config
-
-TIMESTEPS = np.cumsum(np.full(1000, 1e-3))
 
 
 class CountingReader:
@@ -52,7 +49,7 @@ class NoSource(CountingReader):
 
 def loader(config: Config, reader: CountingReader, rank: int = 0, processes: int = 1, workers: int = 0) -> Loader:
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, workers=workers))
-    return Loader(config, NoSource(reader.number), reader, TIMESTEPS, rank, processes)
+    return Loader(config, NoSource(reader.number), reader, rank, processes)
 
 
 def content(batch: LoadedBatch) -> list[tuple[object, ...]]:
@@ -65,17 +62,17 @@ def content(batch: LoadedBatch) -> list[tuple[object, ...]]:
             name,
             caption,
             bool(drop),
-            int(timestep),
+            float(uniform),
             tuple(size.tolist()),
             generator.initial_seed(),
             *(hash(value[place].numpy().tobytes()) for value in values),
         )
-        for place, (name, caption, drop, timestep, size, generator) in enumerate(
+        for place, (name, caption, drop, uniform, size, generator) in enumerate(
             zip(
                 batch.names,
                 batch.captions,
                 batch.drop_image,
-                batch.timesteps,
+                batch.uniform,
                 batch.sizes,
                 batch.generators,
                 strict=True,

@@ -91,7 +91,7 @@ def test_dropped_pictures_are_zero_before_the_projection(feature: Any, tmp_path:
         features = None
         identities = None
         drop_image = torch.tensor([False, True])
-        timesteps = torch.tensor([5, 600])
+        uniform = torch.tensor([0.1, 0.6])
         generators = (torch.Generator().manual_seed(1), torch.Generator().manual_seed(2))
         sizes = torch.zeros(2, 6)
 

@@ -34,6 +34,7 @@ from ip_adapter.resampler import Resampler  # noqa: E402
 LAYOUT = layout_folder("sd15")
 SIDE = 256 // 8
 TOLERANCE = 1e-5
+TIME = torch.tensor([37, 811])
 
 
 class GivenUNet:
@@ -44,7 +45,10 @@ class GivenUNet:
 
     def __init__(self, unet: UNet2DConditionModel) -> None:
         self.unet = unet.eval().requires_grad_(False)
-        self.scheduler = DDPMScheduler.from_pretrained(LAYOUT, subfolder="scheduler")
+        self.files = self
+
+    def scheduler_config(self) -> dict[str, Any]:
+        return dict(DDPMScheduler.load_config(LAYOUT, subfolder="scheduler"))
 
 
 def random_unet() -> UNet2DConditionModel:
@@ -68,7 +72,6 @@ def inputs(config: Config) -> Inputs:
         names=["with picture", "dropped"],
         latents=torch.randn(2, 4, SIDE, SIDE, generator=generator),
         noise=torch.randn(2, 4, SIDE, SIDE, generator=generator),
-        timesteps=torch.tensor([37, 811]),
         text=TextStates(torch.randn(2, 77, 768, generator=generator)),
         features=features,
         sizes=torch.zeros(2, 6),
@@ -80,7 +83,7 @@ def ours(config: Config, batch: Inputs) -> tuple[float, dict[str, Tensor], dict[
     frozen = GivenUNet(random_unet())
     trained = TrainedAdapter(new_adapter(config, frozen.unet, shape_of(config.model.encoder)))
     diffusion = Diffusion(frozen, config)  # type: ignore[arg-type]
-    losses, _ = diffusion.losses(batch, lambda given: trained.by_layer(trained(given.features)))
+    losses, _ = diffusion.losses(batch, TIME, lambda given: trained.by_layer(trained(given.features)))
     losses.mean().backward()
     named = dict(trained.adapter.named_parameters())
     gradients = {name: parameter.grad for name, parameter in named.items() if parameter.grad is not None}
@@ -116,12 +119,10 @@ def theirs(config: Config, batch: Inputs, weights: dict[str, Tensor]) -> tuple[f
         {key.removeprefix("ip_adapter."): value for key, value in weights.items() if key.startswith("ip_adapter.")}
     )
 
-    kept = (
-        DDPMScheduler.from_pretrained(LAYOUT, subfolder="scheduler").alphas_cumprod[batch.timesteps].view(-1, 1, 1, 1)
-    )
+    kept = DDPMScheduler.from_pretrained(LAYOUT, subfolder="scheduler").alphas_cumprod[TIME].view(-1, 1, 1, 1)
     noisy = kept.sqrt() * batch.latents + (1 - kept).sqrt() * batch.noise
     states = torch.cat([batch.text.states, projection(batch.features)], dim=1)
-    loss = F.mse_loss(unet(noisy, batch.timesteps, states).sample, batch.noise)
+    loss = F.mse_loss(unet(noisy, TIME, states).sample, batch.noise)
     loss.backward()
     gradients = {f"image_proj.{name}": parameter.grad for name, parameter in projection.named_parameters()}
     gradients |= {f"ip_adapter.{name}": parameter.grad for name, parameter in layers.named_parameters()}

@@ -23,8 +23,9 @@ from trainer.run import loop
 from trainer.run.parallel.start import start
 from trainer.run.stop import Stop
 from trainer.settings.config import Config
+from trainer.step.diffusion import sample_losses
 from trainer.step.inputs import Inputs, draw_latents
-from trainer.step.loss import sample_losses
+from trainer.step.objective import build_objective
 
 NUMBER, SIDE = 64, 64
 BASE_STEPS, BASE_BATCH = 200, 32
@@ -90,12 +91,13 @@ def train_base(config: Config) -> list[float]:
     moments = frozen.latent_moments(pixels(Path(config.data.source)))
     empty = frozen.text_states([""]).states.expand(BASE_BATCH, -1, -1)
     optimiser = torch.optim.AdamW(unet.parameters(), lr=1e-3)
+    objective = build_objective(frozen.files.scheduler_config(), config.optimiser)
     generator, losses = torch.Generator().manual_seed(0), []
     for _ in range(BASE_STEPS):
         rows = torch.randint(NUMBER, (BASE_BATCH,), generator=generator)
         latents, noise = draw_latents(moments[rows], [generator] * BASE_BATCH, latent_scale(frozen.files))
         timesteps = torch.randint(1000, (BASE_BATCH,), generator=generator)
-        noisy = frozen.scheduler.add_noise(latents, noise, timesteps)
+        noisy = objective.noisy(latents, noise, timesteps)
         loss = sample_losses(unet(noisy, timesteps, empty).sample, noise).mean()
         optimiser.zero_grad()
         loss.backward()
@@ -125,8 +127,8 @@ def held_out_noise(training: loop.Training, has_prompt: bool = True) -> float:
         for batch in loader._load([[(number, position) for position in range(NUMBER)]]):
             inputs = training._inputs(batch)
             keys_values = adapter.keys_values(adapter.image_tokens(inputs.features)) if has_prompt else {}
-            adaptation = Adaptation(keys_values)
-            losses.append(training.diffusion.plain_losses(inputs, lambda _, found=adaptation: found).mean())
+            adaptation, time = Adaptation(keys_values), training.objective.time(batch.uniform)
+            losses.append(training.diffusion.plain_losses(inputs, time, lambda _, found=adaptation: found).mean())
     return float(torch.stack(losses).mean())
 
 

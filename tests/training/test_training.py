@@ -14,11 +14,9 @@ from PIL import Image
 from ipadapter_core import detect, read_adapter
 from tests.support import runs, tiny_models
 from trainer.__main__ import main
-from trainer.base.files import BaseFiles
 from trainer.run import checkpoint, loop
 from trainer.run import folder as run
 from trainer.settings.config import Config
-from trainer.step.loss import loss_weights, target, timestep_probabilities
 
 
 def train(config: Config) -> Path:
@@ -46,30 +44,6 @@ def test_every_base_and_prediction(kind: str, prediction: str, tmp_path: Path) -
     print(f"\n{kind}, {prediction}: {found}")
     assert all(loss == loss and loss > 0 for loss in found.values())
     assert detect(read_adapter(checkpoint.latest(place) / checkpoint.ADAPTER).tensors).family == "base"  # type: ignore[operator]
-
-
-def test_targets_follow_the_scheduler(tmp_path: Path) -> None:
-    latents, noise, timesteps = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 8, 8), torch.tensor([0, 400, 999])
-    for prediction in ("epsilon", "v_prediction", "sample"):
-        base = tiny_models.write_base(tmp_path / prediction, prediction=prediction)
-        scheduler = BaseFiles(runs.tiny_config(tmp_path, model={"base": str(base)}).model).load_scheduler()
-        kept = scheduler.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
-        wanted = {
-            "epsilon": noise,
-            "sample": latents,
-            "v_prediction": kept.sqrt() * noise - (1 - kept).sqrt() * latents,
-        }
-        assert torch.allclose(target(scheduler, latents, noise, timesteps), wanted[prediction], atol=1e-6)
-        snr = scheduler.alphas_cumprod / (1 - scheduler.alphas_cumprod)
-        settings = Config().optimiser
-        assert torch.equal(loss_weights(settings, scheduler), torch.ones(1000))
-        weights = loss_weights(dataclasses.replace(settings, loss_weighting="min_snr"), scheduler)
-        divisor = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones(1000)}[prediction]
-        assert torch.allclose(weights, snr.clamp(max=5) / divisor, rtol=1e-4)
-        by_snr = dataclasses.replace(settings, loss_weighting="snr", timesteps="snr")
-        probabilities = timestep_probabilities(by_snr, scheduler)
-        assert float((loss_weights(by_snr, scheduler) * probabilities).sum()) == pytest.approx(1, rel=1e-5)
-        assert float(probabilities[-1] / probabilities[0]) == pytest.approx(1 / 0.15, rel=1e-6)
 
 
 def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:

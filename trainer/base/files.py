@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -25,6 +25,7 @@ from ..settings.config import ModelConfig
 
 LAYOUTS = Path(__file__).parents[1] / "bases"  # the JSON files of published bases: sd15, sd2, sdxl
 AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny, "AutoencoderDC": AutoencoderDC}
+FLOW = "FlowMatchEulerDiscreteScheduler"  # the class of a flow base's scheduler
 TEXT_ENCODERS = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection}
 
 
@@ -109,17 +110,26 @@ class BaseFiles:
         pads = {"sd2": ["!"], "sdxl": ["<|endoftext|>", "!"]}.get(self.layout.name, ["<|endoftext|>"])
         return [clip_tokenizer(pad) for pad in pads]
 
-    def load_scheduler(self) -> DDPMScheduler:
-        """The noise schedule of the training, with the prediction that the config names or the base's own."""
-        changes = {} if self.model.prediction == "auto" else {"prediction_type": self.model.prediction}
-        if not (self.layout / "scheduler" / "scheduler_config.json").exists():
+    def scheduler_config(self) -> dict[str, Any]:
+        """The noise schedule as diffusers writes it, with the prediction that the config names or the base's own.
+
+        Raises ValueError when there is none, or the config names another prediction than a flow for a flow.
+        """
+        path, wanted = self.layout / "scheduler" / "scheduler_config.json", self.model.prediction
+        if not path.exists():
             raise ValueError(f"{self.layout} has no scheduler/scheduler_config.json: add the base's own")
-        config = dict(DDPMScheduler.load_config(self.layout, subfolder="scheduler"))
-        if not self.path.is_dir() and self.model.prediction == "auto" and "v_pred" in self._tensors:
-            changes["prediction_type"] = "v_prediction"
-            if "ztsnr" in self._tensors:
-                changes["rescale_betas_zero_snr"] = True
-        return DDPMScheduler.from_config(config, **changes)
+        config: dict[str, Any] = json.loads(path.read_text())
+        is_flow = config.get("_class_name") == FLOW
+        if wanted == "flow":
+            return config if is_flow else {"_class_name": FLOW}
+        if wanted != "auto":
+            if is_flow:
+                raise ValueError(f'the base is a flow, and model.prediction is "{wanted}": set it to "auto"')
+            return config | {"prediction_type": wanted}
+        if not self.path.is_dir() and "v_pred" in self._tensors:
+            config |= {"prediction_type": "v_prediction"}
+            config |= {"rescale_betas_zero_snr": True} if "ztsnr" in self._tensors else {}
+        return config
 
     def _options(self, dtype: torch.dtype) -> dict[str, Any]:
         return {"torch_dtype": dtype, "variant": self.model.variant or None, "local_files_only": True}

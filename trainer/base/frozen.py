@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
 
@@ -61,10 +61,6 @@ class Frozen:
     @cached_property
     def tokenizers(self) -> list[Any]:
         return self.files.load_tokenizers()
-
-    @cached_property
-    def scheduler(self) -> DDPMScheduler:
-        return self.files.load_scheduler()
 
     @cached_property
     def encoder(self) -> ImageEncoder:

@@ -51,11 +51,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Drawn:
-    """An item with its draws. skipped: the samples that stood at its position before it and could not be used."""
+    """An item with its draws.
+
+    uniform: in [0, 1), from which the objective draws the time; of a held-out sample the noisiness of its time.
+    skipped: the samples that stood at its position before it and could not be used.
+    """
 
     item: Item
     drop_image: bool
-    timestep: int
+    uniform: float
     noise_seed: int
     skipped: tuple[Skipped, ...] = ()
 
@@ -72,7 +76,7 @@ class LoadedBatch:
     condition: Tensor | None
     features: Tensor | None
     drop_image: Tensor
-    timesteps: Tensor
+    uniform: Tensor
     sizes: Tensor
     identities: Tensor | None = None
     noise_seeds: Sequence[int] = ()
@@ -95,7 +99,7 @@ def collate(drawn: Sequence[Drawn]) -> LoadedBatch:
         condition=_stacked([item.condition for item in items]),
         features=_stacked([item.features for item in items]),
         drop_image=torch.tensor([one.drop_image for one in drawn]),
-        timesteps=torch.tensor([one.timestep for one in drawn]),
+        uniform=torch.tensor([one.uniform for one in drawn], dtype=torch.float64),
         sizes=torch.tensor([item.sizes for item in items]),
         identities=_stacked([item.identity for item in items]),
         noise_seeds=[one.noise_seed for one in drawn],

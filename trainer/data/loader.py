@@ -14,16 +14,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from ipadapter_core.method.spec import Feature
 
 from ..base.frozen import Frozen
 from ..settings.config import Config
-from ..step.loss import timestep_probabilities
 from . import order
 from .batch import Drawn, Item, LoadedBatch, Reference, Skipped, collate
 from .cached import open_cache
@@ -62,15 +59,14 @@ def open_loader(config: Config, frozen: Frozen, feature: Feature | None, rank: i
             frozen.zero_features_are(feature, cached.zero_features())
     else:
         reader = PictureReader(source, config.data, frozen.encoder_shape if feature else None)
-    probabilities = timestep_probabilities(config.optimiser, frozen.scheduler).numpy()
-    return Loader(config, source, reader, np.cumsum(probabilities), rank, num_processes)
+    return Loader(config, source, reader, rank, num_processes)
 
 
 class Samples(Dataset[Drawn | Fault | None]):
     """Samples by (step, position); None for a held-out one that cannot be used."""
 
-    def __init__(self, config: Config, reader: Reader, cumulative: NDArray[np.float64]) -> None:
-        self.config, self.reader, self.cumulative = config, reader, cumulative
+    def __init__(self, config: Config, reader: Reader) -> None:
+        self.config, self.reader = config, reader
         self.trained, self.held_out = order.split(config.run.seed, len(reader), config.data.held_out)
 
     def __getitem__(self, key: Key) -> Drawn | Fault | None:
@@ -89,8 +85,7 @@ class Samples(Dataset[Drawn | Fault | None]):
         for attempt in range(ATTEMPTS):
             found = self.reader.read(int(self.trained[place]), draws, event in ("text", "both"))
             if isinstance(found, Item):
-                timestep = order.timestep(draws.timestep, self.cumulative)
-                return Drawn(found, event in ("image", "both"), timestep, draws.noise_seed, tuple(skipped))
+                return Drawn(found, event in ("image", "both"), draws.timestep, draws.noise_seed, tuple(skipped))
             skipped.append(found)
             place = order.replacement_place(seed, step, position, attempt, count)
         raise ValueError(
@@ -99,13 +94,12 @@ class Samples(Dataset[Drawn | Fault | None]):
         )
 
     def _held_out(self, position: int) -> Drawn | None:
-        """Fixed noise; timesteps spread evenly over the samples; nothing dropped."""
+        """Fixed noise; noisiness spread evenly over the samples; nothing dropped."""
         draws = order.draws(self.config.run.seed, 0, position, order.HELD_OUT)
         found = self.reader.read(int(self.held_out[position]), draws, False)
         if isinstance(found, Skipped):
             return None
-        spread = (position + 0.5) / len(self.held_out)
-        return Drawn(found, False, order.choose(spread, len(self.cumulative)), draws.noise_seed)
+        return Drawn(found, False, (position + 0.5) / len(self.held_out), draws.noise_seed)
 
 
 class Loader:
@@ -116,12 +110,11 @@ class Loader:
         config: Config,
         source: Source,
         reader: Reader,
-        cumulative: NDArray[np.float64],
         rank: int = 0,
         num_processes: int = 1,
     ) -> None:
         self.config, self.source = config, source
-        self.samples = Samples(config, reader, cumulative)
+        self.samples = Samples(config, reader)
         self.rank, self.num_processes = rank, num_processes
         self.report = SkipReport(Path(config.run.folder) / REPORT if config.run.folder else None)
 
@@ -133,7 +126,7 @@ class Loader:
         return self._load(self._keys(step))
 
     def held_out(self) -> Iterator[LoadedBatch]:
-        """This process's share of the held-out samples: the same noise and timesteps each time, nothing dropped."""
+        """This process's share of the held-out samples: the same noise and noisiness each time, nothing dropped."""
         mine = range(self.rank, len(self.samples.held_out), self.num_processes)
         size = self.config.run.batch_size
         return self._load(

@@ -70,6 +70,7 @@ class Training:
         self.spec = adapter.spec
         self.loader: Loader = open_loader(config, self.frozen, self.spec.feature, parallel.rank, parallel.num_processes)
         self.diffusion = Diffusion(self.frozen, config)
+        self.objective = self.diffusion.objective
         parallel.prepare(TrainedAdapter(adapter))
         self.average = Average(parallel.trained.adapter, config.optimiser.ema) if config.optimiser.ema else None
         self.step = 0  # optimiser steps done
@@ -144,11 +145,12 @@ class Training:
             batch = next(batches)
             waited += time.perf_counter() - asked
             inputs = self._inputs(batch)
+            time_of_base = self.objective.time(batch.uniform).to(self.parallel.device)
             with self.parallel.accumulating():
-                losses, plain = self.diffusion.losses(inputs, self.parallel.adapt)
+                losses, plain = self.diffusion.losses(inputs, time_of_base, self.parallel.adapt)
                 norm = self.parallel.backward(losses.mean(), rate) or 0.0
             self.diffusion.prompts.clear()
-            sums = step_sums(losses, plain, inputs.timesteps, self.diffusion.scheduler.config.num_train_timesteps)
+            sums = step_sums(losses, plain, self.objective.noisiness(time_of_base))
             broken += [(inputs.names, losses.detach())]
             total = sums if total is None else total + sums
         assert total is not None
@@ -197,7 +199,9 @@ class Training:
             average = self.average.tensors() if self.average else {}
             saved = checkpoint.Saved(self.step, weights, state, average, self.parallel.scale_state())
             try:
-                checkpoint.write(self.run, saved, metadata(self.spec, self.config, self.step), self.config)
+                checkpoint.write(
+                    self.run, saved, metadata(self.spec, self.config, self.step, self.objective.prediction), self.config
+                )
             except ValueError as found:
                 error = str(found)
         error = self.parallel.gather_objects(error)[0]
@@ -208,20 +212,25 @@ class Training:
         """The adapter as its file would hold it now, apart from the wrapped one. Every process must call it."""
         weights = self.parallel.weights()
         tensors = self.average.tensors() if self.average else weights
-        about = metadata(self.spec, self.config, self.step)
-        return load_adapter(tensors, self.frozen.unet, self.parallel.device, about)
+        return load_adapter(tensors, self.frozen.unet, self.parallel.device, self._metadata())
+
+    def _metadata(self) -> dict[str, str]:
+        return metadata(self.spec, self.config, self.step, self.objective.prediction)
 
     def validate(self) -> None:
-        """The loss of the held-out samples at fixed noise and timesteps, without drops or weights."""
+        """The loss of the held-out samples at fixed noise and evenly spread times, without drops or weights."""
         if not self.config.data.held_out:
             return
-        adapter, number = self._current(), self.diffusion.scheduler.config.num_train_timesteps
+        adapter = self._current()
         empty = torch.zeros(0, device=self.parallel.device)
-        sums = step_sums(empty, empty, empty.long(), number)
+        sums = step_sums(empty, empty, empty)
         for batch in self.loader.held_out():
             inputs = self._inputs(batch)
-            plain = self.diffusion.plain_losses(inputs, lambda given: adapt(adapter, given.features, given.identities))
-            sums = sums + step_sums(plain, plain, inputs.timesteps, number)
+            time_of_base = self.objective.time_at(batch.uniform).to(self.parallel.device)
+            plain = self.diffusion.plain_losses(
+                inputs, time_of_base, lambda given: adapt(adapter, given.features, given.identities)
+            )
+            sums = sums + step_sums(plain, plain, self.objective.noisiness(time_of_base))
         total = self.parallel.sum(sums).cpu()
         if self.log:
             self.log.numbers(self.step, {"held_out_loss": float(total[PLAIN] / total[SAMPLES])})

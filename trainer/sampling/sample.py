@@ -1,4 +1,4 @@
-"""Pictures from the frozen base and an adapter: DDIM with classifier-free guidance, as in the paper.
+"""Pictures from the frozen base and an adapter, with classifier-free guidance (DDPM's bases: by DDIM, as in the paper).
 
 Shapes: B batch, C latent channels, h and w latent height and width.
 """
@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import DDIMScheduler
 from PIL import Image
 from torch import Tensor
 
@@ -89,14 +88,15 @@ def sample(
     sizes = torch.tensor([[resolution, resolution, 0, 0, resolution, resolution]], device=frozen.device).repeat(
         2 * count, 1
     )
-    scheduler = ddim(diffusion.scheduler.config)
-    scheduler.set_timesteps(settings.steps, device=frozen.device)
-    latents = torch.stack(noise).to(frozen.device) * scheduler.init_noise_sigma
-    for timestep in scheduler.timesteps:
-        both = scheduler.scale_model_input(torch.cat([latents, latents]), timestep)
-        output = diffusion.predict(both, timestep, text, sizes, keys_values, settings.weight, lora).float()
+    sampler = diffusion.objective.sampler()
+    sampler.set_timesteps(settings.steps, device=frozen.device)
+    latents = torch.stack(noise).to(frozen.device)
+    for time in sampler.timesteps:
+        output = diffusion.predict(
+            torch.cat([latents, latents]), time, text, sizes, keys_values, settings.weight, lora
+        ).float()
         without, wanted = output.chunk(2)
-        latents = scheduler.step(without + settings.guidance * (wanted - without), timestep, latents).prev_sample
+        latents = sampler.step(without + settings.guidance * (wanted - without), time, latents).prev_sample
     diffusion.prompts.clear()
     return [picture for row in latents.split(1) for picture in to_pictures(decode(diffusion, row))]
 
@@ -112,11 +112,6 @@ def to_pictures(pixels: Tensor) -> list[Image.Image]:
     """Pixels [B, 3, H, W] of -1..1 to pictures."""
     values = ((pixels.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(picture) for picture in values]
-
-
-def ddim(config: Any) -> DDIMScheduler:
-    """DDIM on the base's own noise schedule, with the settings of the paper's inference."""
-    return DDIMScheduler.from_config(config, clip_sample=False, set_alpha_to_one=False, steps_offset=1)
 
 
 def latent_cell(vae_config: dict[str, Any]) -> int:

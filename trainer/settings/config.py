@@ -25,7 +25,8 @@ class ModelConfig:
     vae: str = ""  # another autoencoder (diffusers folder or file); "" = the base's own
     encoder: str = "ViT-H-14/laion2b_s32b_b79k"  # open_clip architecture/tag, a weights file, or a transformers folder
     encoder_architecture: str = ""  # open_clip's name, for a weights file; "" = known by its widths
-    prediction: Literal["auto", "epsilon", "v_prediction", "sample"] = "auto"  # auto = as the base's scheduler says
+    # what the base predicts: noise, velocity, the picture, or a flow; auto = as the base's scheduler says
+    prediction: Literal["auto", "epsilon", "v_prediction", "sample", "flow"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class OptimiserConfig:
     eight_bit: bool = False  # AdamW with 8-bit state (bitsandbytes)
     ema: float = 0.0  # decay of the adapter's moving average, e.g. 0.9999; 0 = none
     noise_offset: float = 0.0
-    timesteps: Literal["uniform", "snr"] = "uniform"  # snr: noisy timesteps more often
+    timesteps: Literal["uniform", "snr"] = "uniform"  # snr: noisy timesteps more often; a flow's are logit-normal
     loss_weighting: Literal["none", "min_snr", "snr"] = "none"
     min_snr_gamma: float = 5.0
 

@@ -162,8 +162,11 @@ def _started(config: Config, spec: AdapterSpec, unet: UNet2DConditionModel, widt
     return _frozen_as(config.adapter.attention, adapter.train().requires_grad_(True))
 
 
-def metadata(spec: AdapterSpec, config: Config, step: int) -> dict[str, str]:
-    """What a file's shapes cannot tell, and what people ask: read by the nodes and by `export`."""
+def metadata(spec: AdapterSpec, config: Config, step: int, prediction: str) -> dict[str, str]:
+    """What a file's shapes cannot tell, and what people ask: read by the nodes and by `export`.
+
+    prediction: what the base predicts, as the objective resolved it.
+    """
     encoder = config.model.encoder if not Path(config.model.encoder).exists() else Path(config.model.encoder).name
     of_family = {
         "full-face": {"zero_features": str(spec.zero_features).lower()},
@@ -182,7 +185,7 @@ def metadata(spec: AdapterSpec, config: Config, step: int) -> dict[str, str]:
         "step": str(step),
         "samples_per_step": str(config.samples_per_step),
         "resolution": str(config.data.resolution),
-        "prediction": config.model.prediction,
+        "prediction": prediction,
         "ema": str(config.optimiser.ema),
         "licence": config.adapter.licence,
         "config": config.hash,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ipadapter_core import Lora
@@ -14,7 +15,7 @@ from ..base.frozen import Frozen, TextStates
 from ..settings.config import Config
 from ..settings.families import lora_rank
 from .inputs import Inputs
-from .loss import loss_weights, sample_losses, target
+from .objective import build_objective
 
 Adapt = Callable[[Inputs], Adaptation]
 
@@ -27,8 +28,7 @@ class Diffusion:
 
     def __init__(self, frozen: Frozen, config: Config) -> None:
         self.frozen = frozen
-        self.scheduler = frozen.scheduler
-        self.weights = loss_weights(config.optimiser, self.scheduler)
+        self.objective = build_objective(frozen.files.scheduler_config(), config.optimiser)
         self.prompts: ImagePrompts = install(
             frozen.unet, config.adapter.attention, has_lora=lora_rank(config.adapter) > 0
         )
@@ -36,19 +36,19 @@ class Diffusion:
             frozen.unet.enable_gradient_checkpointing()
             frozen.unet.train()  # diffusers checkpoints in training mode only; the UNet has no dropout in effect
 
-    def losses(self, inputs: Inputs, adapt: Adapt) -> tuple[Tensor, Tensor]:
-        """Weighted and plain loss of each sample, [B] and [B]; backward goes through the weighted one."""
-        noisy = self.scheduler.add_noise(inputs.latents, inputs.noise, inputs.timesteps)
-        wanted = target(self.scheduler, inputs.latents, inputs.noise, inputs.timesteps)
+    def losses(self, inputs: Inputs, time: Tensor, adapt: Adapt) -> tuple[Tensor, Tensor]:
+        """Weighted and plain loss of each sample at times [B], [B] and [B]; backward goes through the weighted one."""
+        noisy = self.objective.noisy(inputs.latents, inputs.noise, time)
+        wanted = self.objective.target(inputs.latents, inputs.noise, time)
         keys_values, lora = adapt(inputs)
-        prediction = self.predict(noisy, inputs.timesteps, inputs.text, inputs.sizes, keys_values, lora=lora)
+        prediction = self.predict(noisy, time, inputs.text, inputs.sizes, keys_values, lora=lora)
         plain = sample_losses(prediction, wanted)
-        return plain * self.weights.to(plain.device)[inputs.timesteps], plain.detach()
+        return plain * self.objective.weight(time), plain.detach()
 
     def predict(
         self,
         noisy: Tensor,
-        timesteps: Tensor,
+        time: Tensor,
         text: TextStates,
         sizes: Tensor,
         keys_values: dict[int, tuple[Tensor, Tensor]],
@@ -62,9 +62,14 @@ class Diffusion:
         if self.frozen.has_size_conditioning:
             assert text.pooled is not None
             added = {"text_embeds": text.pooled.to(dtype), "time_ids": sizes.float()}
-        return unet(noisy.to(dtype), timesteps, text.states.to(dtype), added_cond_kwargs=added).sample
+        return unet(noisy.to(dtype), time, text.states.to(dtype), added_cond_kwargs=added).sample
 
     @torch.no_grad()
-    def plain_losses(self, inputs: Inputs, adapt: Adapt) -> Tensor:
+    def plain_losses(self, inputs: Inputs, time: Tensor, adapt: Adapt) -> Tensor:
         """The unweighted loss of each sample without gradients, [B]: for validation."""
-        return self.losses(inputs, adapt)[1]
+        return self.losses(inputs, time, adapt)[1]
+
+
+def sample_losses(prediction: Tensor, target: Tensor) -> Tensor:
+    """The mean squared error of each sample, [B], fp32."""
+    return F.mse_loss(prediction.float(), target.float(), reduction="none").mean(dim=(1, 2, 3))

@@ -1,4 +1,4 @@
-"""From a batch of the loader to what the UNet is given: latents, noise, timesteps, text states, image features.
+"""From a batch of the loader to what the UNet is given: latents, noise, text states, image features.
 
 What the batch lacks (no cache) is computed here with the frozen parts. All randomness comes from each sample's own
 generator, drawn on the CPU in a fixed order: the latent's, the noise, the noise's offset.
@@ -28,7 +28,7 @@ class Batch(Protocol):
     names: for messages. pixels: [B, 3, H, W] of -1..1. moments: [B, 2, C, h, w] as `Frozen.latent_moments` gives.
     captions: "" where the text is dropped. text: their states, the empty caption's where dropped.
     condition: [B, 3, S, S], normalised for the encoder. features: [B, E] or [B, S, F], as if no picture were dropped.
-    drop_image: [B], where the picture is dropped. timesteps: [B]. generators: one for each sample.
+    drop_image: [B], where the picture is dropped. uniform: [B]. generators: one for each sample.
     sizes: [B, 6], SDXL's original height and width, crop's top and left, target height and width.
     identities: [B, 512], raw, where the data has them.
     """
@@ -50,7 +50,7 @@ class Batch(Protocol):
     @property
     def drop_image(self) -> Tensor: ...
     @property
-    def timesteps(self) -> Tensor: ...
+    def uniform(self) -> Tensor: ...
     @property
     def generators(self) -> Sequence[torch.Generator]: ...
     @property
@@ -69,7 +69,6 @@ class Inputs:
     names: Sequence[str]
     latents: Tensor
     noise: Tensor
-    timesteps: Tensor
     text: TextStates
     features: Tensor | None
     sizes: Tensor
@@ -98,7 +97,6 @@ def to_inputs(
         names=batch.names,
         latents=latents.to(device),
         noise=noise.to(device),
-        timesteps=batch.timesteps.to(device),
         text=TextStates(text.states.to(device), None if text.pooled is None else text.pooled.to(device)),
         features=_features(batch, frozen, feature) if feature else None,
         sizes=batch.sizes.to(device),

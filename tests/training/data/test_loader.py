@@ -125,7 +125,7 @@ def test_held_out_samples_are_fixed_shared_out_and_never_trained(tmp_path: Path)
     trained = {name for batch in loader(settings, CountingReader(NUMBER)).batches(0) for name in batch.names}
     assert not names & trained
     assert not any(one[2] for one in whole)
-    assert [one[3] for one in whole] == [int((place + 0.5) / 11 * 1000) for place in range(11)]
+    assert [one[3] for one in whole] == [(place + 0.5) / 11 for place in range(11)]
 
 
 def test_real_batches_are_what_the_frozen_parts_take(tmp_path: Path) -> None:
