@@ -15,7 +15,7 @@ from .hosts.lora import with_lora
 from .hosts.unet import apply, cross_attention
 from .models import CATEGORY, Adapter, AdapterType, LoadAdapter, load_adapter
 from .prompts.pictures import ENCODE_INPUTS, PromptType, encode
-from .prompts.protocol import Prompt, inputs_of
+from .prompts.protocol import Prompt, given_of
 from .run import COMBINE, Reference
 
 
@@ -43,7 +43,7 @@ def apply_adapter(
     table = cross_attention(model)
     check_base(adapter, model, table)
     projection = text_projection(adapter, model)
-    inputs, unconditional = inputs_of(prompt, adapter.spec, adapter.name)
+    inputs, unconditional = given_of(prompt, adapter.spec, adapter.name)
     reference = Reference(
         adapter=adapter,
         inputs=inputs,

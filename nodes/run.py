@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from ..ipadapter_core import Given
 from .models import Adapter
-from .prompts.protocol import Inputs
 
 KEY = "image_prompt"  # ours in transformer_options, wrappers, callbacks and attachments
 IMAGES = "image_prompt_kv"
@@ -41,8 +41,8 @@ class Reference:
     """
 
     adapter: Adapter
-    inputs: Inputs
-    unconditional: Inputs
+    inputs: Given
+    unconditional: Given
     layer_weights: Mapping[int, float]
     start_percent: float
     end_percent: float
@@ -51,9 +51,9 @@ class Reference:
     shortcut_scale: float = 1.0
     text_projection: torch.nn.Module | None = None
 
-    def image_tokens(self, inputs: Inputs) -> Tensor:
+    def image_tokens(self, inputs: Given) -> Tensor:
         """Image tokens [P, T, C] of these inputs, C the width that K' and V' read."""
-        tokens = self.adapter.model.image_tokens(inputs.features, inputs.identities, self.shortcut_scale)
+        tokens = self.adapter.model.image_tokens(inputs, self.shortcut_scale)
         if self.text_projection is None:
             return tokens
         weight, bias = (value.to(tokens) for value in (self.text_projection.weight, self.text_projection.bias))
@@ -179,7 +179,7 @@ def keys_values(
         empty = reference.image_tokens(reference.unconditional.to(device_of_adapter))
         if reference.combine == "concatenate":
             tokens = rearrange(tokens, "p t c -> 1 (p t) c")
-            empty = empty.repeat(1, inputs.num_pictures, 1)  # the same attention, as many tokens as the conditional
+            empty = empty.repeat(1, inputs.rows, 1)  # the same attention, as many tokens as the conditional
         return {
             role: {
                 index: (k.to(device, dtype), (v * reference.layer_weights[index]).to(device, dtype))

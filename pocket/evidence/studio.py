@@ -19,7 +19,7 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
 
-from ipadapter_core import ImageKV, IPAdapter, Layer, WeightsFile, read_adapter
+from ipadapter_core import Given, ImageKV, IPAdapter, Layer, WeightsFile, nothing, read_adapter
 from ipadapter_core.method.spec import Feature
 from trainer.base.attention import install, unet_layers
 from trainer.base.frozen import Frozen
@@ -158,13 +158,13 @@ class Studio:
         """K' and V' [2B, T, D] of each layer that gets the picture; no picture in the first half of the batch."""
         adapter = self.adapter(order.adapter)
         features = self.features(order.world, adapter.spec.feature)
-        zero = self.frozen.zero_features(adapter.spec.feature)
         sources = [rows, self.world(order.world).partners[order.halves][rows]] if order.halves else [rows]
         masks = half_masks(unet) if order.halves else {}
         found: dict[int, tuple[ImageKV, ...]] = {}
         for place, source in enumerate(sources):
-            given = features[source]
-            tokens = adapter.image_tokens(torch.cat([zero.expand_as(given), given]))
+            given = Given(features[source])
+            empty = nothing(adapter.spec, given, self.frozen.zero_states).expanded(given.rows)
+            tokens = adapter.image_tokens(empty.joined(given))
             for index, (k, v) in adapter.keys_values(tokens, layers_of(unet, order.groups)).items():
                 mask = masks[index][place] if masks else None
                 found[index] = (*found.get(index, ()), ImageKV(k, v * order.weight, mask))

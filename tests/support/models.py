@@ -173,7 +173,11 @@ class Features:
     def features(self, feature: str, crop: Any = None) -> Tensor:
         return self.cond[feature]
 
+    def zero_states(self) -> Tensor:
+        return self.uncond["penultimate"]
+
     def unconditional(self, feature: str) -> Tensor:
+        """What an oracle is given for "no picture"."""
         return self.uncond[feature]
 
     def identities(self) -> Tensor | None:

@@ -161,7 +161,7 @@ class Training:
         return total, norm, waited
 
     def _inputs(self, batch: Batch) -> Inputs:
-        return to_inputs(batch, self.frozen, self.spec.feature, self.config.optimiser, self.spec.identity)
+        return to_inputs(batch, self.frozen, self.spec, self.config.optimiser)
 
     def _stop_broken(self, batches: list[tuple[Sequence[str], Tensor]]) -> None:
         mine = [
@@ -227,9 +227,7 @@ class Training:
         for batch in self.loader.held_out():
             inputs = self._inputs(batch)
             time_of_base = self.objective.time_at(batch.uniform).to(self.parallel.device)
-            plain = self.diffusion.plain_losses(
-                inputs, time_of_base, lambda given: adapt(adapter, given.features, given.identities)
-            )
+            plain = self.diffusion.plain_losses(inputs, time_of_base, lambda inputs: adapt(adapter, inputs.given))
             sums = sums + step_sums(plain, plain, self.objective.noisiness(time_of_base))
         total = self.parallel.sum(sums).cpu()
         if self.log:
