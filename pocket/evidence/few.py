@@ -30,9 +30,9 @@ MIXED = {
 def measure(bench: Bench, found: Findings) -> None:
     studio = bench.studio
     parts = {
-        "UNet": studio.frozen.unet,
-        "text encoder": studio.frozen.text_encoders[0],
-        "autoencoder": studio.frozen.vae,
+        "UNet": studio.frozen.base.unet,
+        "text encoder": studio.frozen.base.text_encoders[0],
+        "autoencoder": studio.frozen.base.vae,
     }
     base = {name: count(part) for name, part in parts.items()}
     found.say("Parameters of the base: " + ", ".join(f"{name} {number:,}" for name, number in base.items()) + ".")

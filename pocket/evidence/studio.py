@@ -21,8 +21,9 @@ from torch import Tensor
 
 from ipadapter_core import Given, ImageKV, IPAdapter, Layer, WeightsFile, nothing, read_adapter
 from ipadapter_core.method.spec import Feature
-from trainer.base.attention import install, unet_layers
 from trainer.base.frozen import Frozen
+from trainer.base.processor import install
+from trainer.base.sites import unet_layers
 from trainer.settings.config import ModelConfig
 from trainer.step.adapter import is_appended, load_adapter
 
@@ -110,7 +111,7 @@ class Studio:
             latents = sample(
                 self.predict(order, rows), len(rows), order.guidance, order.seed + int(rows[0]), order.steps
             )
-            parts.append(to_bytes(decode(self.frozen.vae, latents)))
+            parts.append(to_bytes(decode(self.frozen.base.vae, latents)))
             yield len(rows)
         path = self.path(order)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +135,7 @@ class Studio:
     @torch.no_grad()
     def predict(self, order: Order, rows: Tensor) -> Predict:
         """A denoiser for some of an order's pictures: without text and picture, and with them."""
-        unet, world = self.stickers if order.is_sticker else self.frozen.unet, self.world(order.world)
+        unet, world = self.stickers if order.is_sticker else self.frozen.base.unet, self.world(order.world)
         texts = [world.text(number) if order.names_shape else "" for number in rows.tolist()]
         empty = self.states("").expand(len(rows), -1, -1)
         is_free = not (order.adapter or order.names_shape or order.has_silhouette)
@@ -175,7 +176,7 @@ class Studio:
         return read_adapter(self.places.adapter(name))
 
     def _adapter(self, name: str) -> IPAdapter:
-        return load_adapter(self.file(name).tensors, self.frozen.unet)
+        return load_adapter(self.file(name).tensors, self.frozen.base.sites)
 
     @torch.no_grad()
     def _features(self, world: int, feature: Feature) -> Tensor:
@@ -190,7 +191,7 @@ class Studio:
         return torch.cat(parts)
 
     def _states(self, text: str) -> Tensor:
-        return self.frozen.text_states([text]).states
+        return self.frozen.base.encode_texts([text])["states"]
 
 
 def sides(unet: UNet2DConditionModel) -> dict[Layer, int]:

@@ -22,7 +22,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from trainer.base.files import clip_tokenizer
+from trainer.base.tokenizer import clip_tokenizer
 
 CONTEXT = 32
 VOCABULARY = 49408

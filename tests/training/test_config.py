@@ -74,7 +74,7 @@ def test_wrong_values_are_refused(override: str, message: str) -> None:
     print(f"\n{found.value}")
 
 
-def test_spread_keeps_the_samples_of_a_step() -> None:
+def test_rescaling_keeps_the_samples_of_a_step() -> None:
     config = load_config("sd15")
     for processes in (1, 2, 4, 8, 16, 64):
         changed = rescale(config, processes)
@@ -93,7 +93,7 @@ def test_learning_rate() -> None:
             optimiser=dataclasses.replace(config.optimiser, learning_rate=1.0, **values),  # type: ignore[arg-type]
             run=dataclasses.replace(config.run, steps=10),
         )
-        return [round(learning_rate(config, step), 6) for step in range(10)]
+        return [round(learning_rate(config.optimiser, config.run.steps, step), 6) for step in range(10)]
 
     assert rates() == [1.0] * 10
     assert rates(warmup_steps=4)[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]

@@ -68,7 +68,7 @@ def test_low_precision_keeps_trained_weights_in_fp32(precision: str, tmp_path: P
     assert all(value.dtype == torch.float32 for value in runs.final_state(place).values())
 
 
-def test_average_is_what_the_file_holds(tmp_path: Path) -> None:
+def test_the_ema_is_what_the_file_holds(tmp_path: Path) -> None:
     config = with_optimiser(
         runs.tiny_config(tmp_path, run={"steps": 4, "save_every_steps": 1, "keep_last": 0}), ema=0.5
     )
@@ -79,11 +79,11 @@ def test_average_is_what_the_file_holds(tmp_path: Path) -> None:
         saved, decay = checkpoint.read(path), min(0.5, (1 + step) / (10 + step))
         if average:
             average = {key: value + (saved.weights[key] - value) * (1 - decay) for key, value in average.items()}
-            largest = max(float((average[key] - value).abs().max()) for key, value in saved.average.items())
+            largest = max(float((average[key] - value).abs().max()) for key, value in saved.ema.items())
             assert largest <= 1e-6
-        average = saved.average
+        average = saved.ema
         in_file = read_adapter(path / checkpoint.ADAPTER).tensors
-        assert all(torch.equal(in_file[key], value) for key, value in saved.average.items())
+        assert all(torch.equal(in_file[key], value) for key, value in saved.ema.items())
         assert not all(torch.equal(in_file[key], value) for key, value in saved.weights.items())
 
 

@@ -5,11 +5,9 @@ Parts are loaded one by one, so that a training with caches never holds the auto
 
 from __future__ import annotations
 
-import gzip
 import inspect
 import json
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from ipadapter_core import read_weights
 
 from ..settings.config import ModelConfig
+from .tokenizer import clip_tokenizer
 
 LAYOUTS = Path(__file__).parents[1] / "bases"  # the JSON files of published bases: sd15, sd2, sdxl
 AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny, "AutoencoderDC": AutoencoderDC}
@@ -69,12 +68,13 @@ class BaseFiles:
             "give one with UNet, autoencoder and text encoder, or a diffusers folder"
         )
 
+    @cached_property
     def unet_config(self) -> dict[str, Any]:
         """The UNet's config. Raises ValueError for a base without cross-attention."""
         return read_unet_config(self.layout)
 
     def load_unet(self, dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
-        self.unet_config()
+        assert self.unet_config
         if self.path.is_dir():
             return UNet2DConditionModel.from_pretrained(self.path, subfolder="unet", **self._options(dtype))
         return self._from_file(UNet2DConditionModel, "unet", dtype)
@@ -87,6 +87,7 @@ class BaseFiles:
             return _autoencoder(self.path / "vae").from_pretrained(self.path, subfolder="vae", **self._options(dtype))
         return self._from_file(AutoencoderKL, "vae", dtype)
 
+    @cached_property
     def vae_config(self) -> dict[str, Any]:
         """The autoencoder's config, without its weights."""
         own = Path(self.model.vae) if self.model.vae else None
@@ -214,23 +215,3 @@ def _autoencoder(folder: Path) -> Any:
     if kind not in AUTOENCODERS:
         raise ValueError(f"the autoencoder in {folder} is a {kind}: expected one of {', '.join(AUTOENCODERS)}")
     return AUTOENCODERS[kind]
-
-
-def clip_tokenizer(pad_token: str = "<|endoftext|>") -> CLIPTokenizer:
-    """CLIP's tokenizer, 77 tokens long, from the merges that open_clip ships."""
-    with resources.files("open_clip").joinpath("bpe_simple_vocab_16e6.txt.gz").open("rb") as file:
-        lines = gzip.decompress(file.read()).decode("utf-8").split("\n")
-    merges = lines[1 : 49152 - 256 - 2 + 1]  # as CLIP: the vocabulary has 49,408 entries
-    letters = list(_byte_letters().values())
-    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(merge.split()) for merge in merges)]
-    words += ["<|startoftext|>", "<|endoftext|>"]
-    vocabulary = {word: number for number, word in enumerate(words)}
-    pairs = [tuple(merge.split()) for merge in merges]
-    return CLIPTokenizer(vocab=vocabulary, merges=pairs, pad_token=pad_token, model_max_length=77)
-
-
-def _byte_letters() -> dict[int, str]:
-    """Every byte as a printable letter, in the order of CLIP's vocabulary."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + place) for place, byte in enumerate(others)}

@@ -28,9 +28,9 @@ class Log:
         self.path = run / LINES
         keep_until(self.path, step)
         self.file = self.path.open("a", encoding="utf-8")
-        is_on = config.run.trackers.__contains__
-        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1) if is_on("tensorboard") else None
-        self.wandb = _start_wandb(run, config) if is_on("wandb") else None
+        trackers = config.run.trackers
+        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1) if "tensorboard" in trackers else None
+        self.wandb = _start_wandb(run, config) if "wandb" in trackers else None
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         """One line of numbers of a step, in every place."""

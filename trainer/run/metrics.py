@@ -8,17 +8,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..step.step import Losses
+
 QUARTILES = 4
 # What processes sum after each step: weighted loss, plain loss, samples, losses that are not finite, asked to stop;
 # then plain loss and samples of each quartile of noisiness.
-WEIGHTED, PLAIN, SAMPLES, BROKEN, STOP, OF_QUARTILE = range(6)
+WEIGHTED, PLAIN, SAMPLES, BROKEN, STOP, OF_QUARTILE = 0, 1, 2, 3, 4, 5
+COLUMNS = OF_QUARTILE + 2 * QUARTILES
 
 
-def step_sums(weighted: Tensor, plain: Tensor, noisiness: Tensor) -> Tensor:
-    """The sums of one batch: losses [B] and noisiness [B] of 0..1 to one vector."""
-    kind = torch.float32 if plain.device.type == "mps" else torch.float64
-    weighted, plain = weighted.detach().to(kind), plain.to(kind)
-    quartile = (noisiness * QUARTILES).long().clamp(0, QUARTILES - 1)
+def step_sums(losses: Losses) -> Tensor:
+    """The sums of one batch's losses, [COLUMNS]."""
+    kind = torch.float32 if losses.plain.device.type == "mps" else torch.float64
+    weighted, plain = losses.weighted.to(kind), losses.plain.to(kind)
+    quartile = (losses.noisiness * QUARTILES).long().clamp(0, QUARTILES - 1)
     of_quartile = torch.zeros(2, QUARTILES, dtype=kind, device=plain.device)
     of_quartile[0].index_add_(0, quartile, plain)
     of_quartile[1].index_add_(0, quartile, torch.ones_like(plain))

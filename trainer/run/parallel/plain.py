@@ -14,11 +14,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ...base.attention import Adaptation
+from ipadapter_core import Given
+
 from ...base.device import choose_device
+from ...base.processor import AdapterOutput
 from ...settings.config import Config
-from ...step.adapter import TrainedAdapter, trained_parameters
-from ...step.inputs import Inputs
+from ...step.adapter import trained_parameters
+from ...step.transport import TrainedAdapter
 
 
 class Parallel:
@@ -67,9 +69,9 @@ class Parallel:
         self.trained = trained.to(self.device)
         self.model, self.optimiser = self.accelerator.prepare(self.trained, build_optimiser(self.config, trained))
 
-    def adapt(self, inputs: Inputs) -> Adaptation:
+    def adapter_output(self, given: Given) -> AdapterOutput:
         """K' and V' of all layers and the LoRA, through the wrapped adapter, so that gradients are reduced."""
-        return self.trained.by_layer(self.model(*inputs.given))
+        return self.trained.by_layer(self.model(*given))
 
     @contextmanager
     def accumulating(self) -> Iterator[None]:
