@@ -14,7 +14,6 @@ import hashlib
 import json
 import math
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from ipadapter_core import (
     layer_table,
     write_pickle,
 )
+from ipadapter_core.files.whole import whole
 from tools.comfyui import find_or_fetch
 
 StateDict = dict[str, Tensor]
@@ -237,15 +237,13 @@ def write(path: Path, shapes: StateDict) -> None:
     """Write a file of random values, whole or not at all; in torch's pickle where the published file is one."""
     tensors = {key: values(key, value.shape) for key, value in shapes.items() if value.is_floating_point()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        temporary = Path(folder, path.name)
+    with whole(path) as part:
         if path.suffix == ".pth":
-            torch.save(tensors, temporary)
+            torch.save(tensors, part)
         elif path.suffix == ".bin":
-            write_pickle(temporary, tensors)
+            write_pickle(part, tensors)
         else:
-            save_file(tensors, temporary)
-        temporary.replace(path)
+            save_file(tensors, part)
 
 
 def ensure(folder: Path, names: list[str] | None = None) -> None:

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from ipadapter_core import ImageKV, IPAdapter, Layer, WeightsFile, read_adapter
+from ipadapter_core.files.whole import whole
 from ipadapter_core.method.spec import Feature
 from trainer.base.attention import install, unet_layers
 from trainer.base.frozen import Frozen
@@ -114,9 +115,8 @@ class Studio:
             yield len(rows)
         path = self.path(order)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
-        torch.save(torch.cat(parts), temporary)
-        temporary.replace(path)
+        with whole(path) as part:
+            torch.save(torch.cat(parts), part)
 
     def made(self, order: Order) -> Made:
         """An order's pictures, made now if they are not there, and the judge's verdict."""

@@ -15,6 +15,8 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ipadapter_core.files.whole import whole
+
 from ..evidence.orders import Order
 from ..evidence.studio import Studio
 from ..places import ROOT, Places
@@ -41,9 +43,8 @@ def write_list(places: Places) -> None:
         name = f"{number:05d}.png"
         Image.fromarray(data.bytes[number].permute(1, 2, 0).numpy()).save(path.parent / name)
         rows.append({"image_file": name, "text": captions(data.scenes[number])})
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(rows))
-    temporary.replace(path)
+    with whole(path) as part:
+        part.write_text(json.dumps(rows))
 
 
 def train(name: str, places: Places) -> None:
