@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,32 +20,33 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
 
+import ipadapter_core
 from ipadapter_core import ImageKV, IPAdapter, Layer, WeightsFile, read_adapter
 from ipadapter_core.files.whole import whole
 from ipadapter_core.method.spec import Feature
 from trainer.base.attention import install, unet_layers
+from trainer.base.encoder import ImageEncoder
 from trainer.base.frozen import Frozen
 from trainer.settings.config import ModelConfig
 from trainer.step.adapter import is_appended, load_adapter
 
-from ..places import ROOT, Places
+from ..places import Places
 from ..training import control, look
 from ..training.autoencoder import decode
 from ..training.data import to_bytes
 from ..training.judge import Judge, Verdict
 from ..training.judge import load as load_judge
 from ..training.sampling import Predict, sample
+from ..world.drawing import draw
+from ..world.scenes import random_scenes
 from .orders import Order, World, build_world
 
 PART = 64  # pictures at a time
-# What shapes a picture beside the weights: where one of these is edited, pictures are made anew.
-SOURCES = (
-    *(f"pocket/world/{name}.py" for name in ("drawing", "scenes")),
-    *(f"pocket/training/{name}.py" for name in ("autoencoder", "control", "data", "look", "sampling")),
-    *(f"pocket/evidence/{name}.py" for name in ("orders", "studio")),
-    *(f"trainer/{name}.py" for name in ("step/adapter", "base/attention", "base/encoder", "base/frozen")),
-    "ipadapter_core",
-)
+# What shapes a picture beside the weights: where the file of one of these is edited, pictures are made anew.
+SHAPING = (
+    draw, random_scenes, build_world, to_bytes, decode, sample, control, look,
+    Frozen, ImageEncoder, install, load_adapter,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Studio:
 
     def path(self, order: Order) -> Path:
         """Where an order's pictures are kept: by its values, and the weights and sources that it needs."""
-        folders = [*(ROOT / source for source in SOURCES), self.places.base, self.places.encoder]
+        folders = [*sources(), self.places.base, self.places.encoder]
         folders += [self.places.adapter(order.adapter)] if order.adapter else []
         folders += [self.places.controlnet] if order.has_silhouette else []
         folders += [self.places.look] if order.is_sticker else []
@@ -213,6 +215,12 @@ def half_masks(unet: UNet2DConditionModel) -> dict[int, tuple[Tensor, Tensor]]:
         upper = (torch.arange(side) < side // 2).float()[:, None].expand(side, side).reshape(1, -1, 1)
         masks[layer.index] = (upper, 1 - upper)
     return masks
+
+
+def sources() -> list[Path]:
+    """The files whose code shapes a picture."""
+    files = {Path(inspect.getfile(inspect.unwrap(thing))) for thing in SHAPING}
+    return [*sorted(files), Path(__file__), Path(ipadapter_core.__file__).parent]
 
 
 @cache

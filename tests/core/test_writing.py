@@ -73,7 +73,7 @@ def replace_part(part: Path) -> None:
     """As libraries do that write a file of their own first."""
     with tempfile.NamedTemporaryFile(dir=part.parent, delete=False) as file:
         file.write(b"new")
-    os.replace(file.name, part)
+    Path(file.name).replace(part)
 
 
 @pytest.mark.parametrize("write", [lambda part: part.write_bytes(b"new"), replace_part,
