@@ -34,21 +34,10 @@ from ipadapter_core import (
 )
 from ipadapter_core.files.whole import whole
 from tools.comfyui import find_or_fetch
+from tools.unets import SD15, SDXL
 
 StateDict = dict[str, Tensor]
 
-UNET = {"image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "legacy": False}
-SD15 = UNET | {
-    "num_res_blocks": [2, 2, 2, 2], "channel_mult": [1, 2, 4, 4], "num_heads": 8, "context_dim": 768,
-    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_middle": 1,
-    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-}  # fmt: skip
-SDXL = UNET | {
-    "num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4], "num_head_channels": 64, "context_dim": 2048,
-    "transformer_depth": [0, 0, 2, 2, 10, 10], "transformer_depth_middle": 10,
-    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10], "use_linear_in_transformer": True,
-    "num_classes": "sequential", "adm_in_channels": 2816,
-}  # fmt: skip
 VAE = {
     "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128,
     "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0,
@@ -74,7 +63,7 @@ def unet(config: dict[str, Any]) -> torch.nn.Module:
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
     from comfy.ops import disable_weight_init
 
-    return UNetModel(**config, use_spatial_transformer=True, device="meta", operations=disable_weight_init)
+    return UNetModel(**config, device="meta", operations=disable_weight_init)
 
 
 def vae() -> StateDict:
@@ -126,9 +115,7 @@ def controlnet() -> StateDict:
     from comfy.ops import disable_weight_init
 
     config = {key: value for key, value in SD15.items() if key not in ("out_channels", "transformer_depth_output")}
-    net = ControlNet(
-        **config, use_spatial_transformer=True, hint_channels=3, device="meta", operations=disable_weight_init
-    )
+    net = ControlNet(**config, hint_channels=3, device="meta", operations=disable_weight_init)
     return prefixed("control_model.", net.state_dict())
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 @contextmanager
 def whole(path: str | os.PathLike[str], writer: str = "part") -> Iterator[Path]:
-    """An empty file beside `path` to write in; when the block ends well it is on the disk and takes the place of `path`.
+    """An empty file beside `path` to write in; when the block ends well, it is flushed and takes the place of `path`.
 
-    Until then, and when the block raises, `path` is what it was. A kill leaves the hidden `.NAME.WRITER`, which the next
-    writer of that name writes over; where several programs may write `path` at once, each needs a name of its own.
+    Until then, and when the block raises, `path` is what it was. A kill leaves the hidden `.NAME.WRITER`, which the
+    next writer of that name writes over; where several programs may write `path` at once, each needs its own name.
     However the block makes the file, it gets the permissions of any file that the user makes.
     Raises OSError when the folder is missing, full or cannot be written.
     """
