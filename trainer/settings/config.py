@@ -254,10 +254,10 @@ def save(config: Config, path: str | Path) -> None:
     lines = []
     for section, values in tables(config).items():
         lines += [f"[{section}]", *(f"{key} = {_toml_text(value)}" for key, value in values.items()), ""]
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text("\n".join(lines), encoding="utf-8")
-    temporary.replace(path)
+    from ipadapter_core.files.whole import whole  # the core imports torch, which --help should not wait for
+
+    with whole(path) as part:
+        part.write_text("\n".join(lines), encoding="utf-8")
 
 
 def _toml_value(text: str) -> Any:
