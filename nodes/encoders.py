@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..ipadapter_core import read_weights
 from . import folders
-from .models import CATEGORY
+from .sockets import CATEGORY
 
 AUTO = "auto"
 OPEN_CLIP = "open_clip: "

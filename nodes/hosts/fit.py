@@ -6,22 +6,22 @@ from typing import Any
 
 import torch
 
-from ...ipadapter_core import AdapterSpec, Layer
+from ...ipadapter_core import AdapterSpec, Site
 from ...ipadapter_core.method.spec import KOLORS
 from ..models import Adapter
 
 KOLORS_VECTOR = 5632  # of pooled text and sizes; SDXL's is 2816
 
 
-def check_base(adapter: Adapter, model: Any, table: list[Layer]) -> None:
+def check_base(adapter: Adapter, model: Any, sites: list[Site]) -> None:
     """Hold the adapter's layers and widths to the model's. Raises ValueError when they differ."""
     spec = adapter.spec
     unet = model.get_model_object("diffusion_model")
-    to_k = [unet.get_submodule(layer.comfyui).to_k for layer in table]
-    widths = {layer.index: module.out_features for layer, module in zip(table, to_k)}
+    to_k = [unet.get_submodule(site.comfyui).to_k for site in sites]
+    widths = {site.index: module.out_features for site, module in zip(sites, to_k)}
     context = to_k[0].in_features
     ours = {index: adapter.model.ip_adapter[str(index)].to_k_ip.out_features for index in spec.layers}
-    found = KOLORS if is_kolors(unet) else AdapterSpec.base_of(context, len(table))
+    found = KOLORS if is_kolors(unet) else AdapterSpec.base_of(context, len(sites))
     # SDXL and Kolors have the same layers, but no adapter of one knows the other's.
     if ours != widths or spec.context_dim != context or (KOLORS in (found, spec.base) and found != spec.base):
         if found == spec.base:

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ...ipadapter_core import FaceCrop
 from ...ipadapter_core.method.spec import Feature
-from ..models import CATEGORY
-from .pictures import PromptType
+from ..sockets import CATEGORY, PromptType
 from .protocol import Prompt
 
 METHODS = ("concatenate", "average", "weighted", "subtract")

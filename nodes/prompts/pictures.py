@@ -14,9 +14,7 @@ from ...ipadapter_core import FaceCrop
 from ...ipadapter_core.method.picture import CROPS, squares
 from ...ipadapter_core.method.spec import Feature
 from ..encoders import encode_zeros
-from ..models import CATEGORY
-
-PromptType = io.Custom("IMAGE_PROMPT")
+from ..sockets import CATEGORY, PromptType
 
 
 class ImagePrompt:
