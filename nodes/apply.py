@@ -52,8 +52,7 @@ def apply_adapter(
 
 def _layer_weights(influence: Influence, sites: list[Site]) -> Mapping[int, float]:
     """The weight of each site by its index, sites that do nothing left out."""
-    named = isinstance(influence.layers, str)
-    shares = layer_weights(influence.layers, sites) if named else influence.layers
+    shares = layer_weights(influence.layers, sites) if isinstance(influence.layers, str) else influence.layers
     return {index: influence.weight * share for index, share in shares.items() if share}
 
 
@@ -73,5 +72,4 @@ def _with_reference(model: Any, host: Host, sites: list[Site], reference: Refere
     ):
         clone.remove_wrappers_with_key(kind, KEY)
         clone.add_wrapper_with_key(kind, KEY, wrapper)
-    host.put(clone, reference, sites, len(references))
-    return clone
+    return host.put(clone, reference, sites, len(references))

@@ -96,10 +96,10 @@ class Layouts:
     """
 
     def __init__(self, kv: KeysValues, mask: Tensor | None, size: tuple[int, int]) -> None:
-        self.num_masks = 0 if mask is None else len(mask)
         self.num_rows = max(len(k) for layers in kv.values() for k, *_ in layers.values())
         self.layers = lru_cache(maxsize=KEPT)(partial(_layers, kv))
-        self.masks = lru_cache(maxsize=KEPT)(partial(_masks, mask, size))
+        self.num_masks = 0 if mask is None else len(mask)
+        self.masks = None if mask is None else lru_cache(maxsize=KEPT)(partial(_masks, mask, size))
 
     def tensors(
         self, chunks: tuple[Chunk, ...], excerpt: Excerpt, device: torch.device, weight: Tensor | None
@@ -108,7 +108,7 @@ class Layouts:
         roles = tuple(chunk.role for chunk in chunks)
         layers = self.layers(roles, _repeated(excerpt.rows, self.num_rows), device)
         mask = None
-        if self.num_masks:
+        if self.masks is not None:
             areas = tuple(chunk.area for chunk in chunks)
             mask = self.masks(areas, Excerpt(_repeated(excerpt.rows, self.num_masks), excerpt.cut), device)
         return ReferenceTensors(layers, mask, None if weight is None else weight.to(device))
@@ -140,13 +140,11 @@ def _layers(kv: KeysValues, roles: tuple[Role, ...], rows: tuple[int, ...], devi
     k = {role: next(iter(kv[role].values())).k for role in set(roles)}
     picks = {role: _rows_of(rows, len(values), values.device) for role, values in k.items()}
 
-    def batch(index: int, part: int) -> Tensor:
-        return torch.cat([picks[role](kv[role][index][part]) for role in roles]).to(device)
+    def batch(index: int) -> ImageKV:
+        of_roles = [map(picks[role], (part for part in kv[role][index] if part is not None)) for role in roles]
+        return ImageKV(*(torch.cat(parts).to(device) for parts in zip(*of_roles)))
 
-    return {
-        index: ImageKV(batch(index, 0), batch(index, 1), None if image.factor is None else batch(index, 2))
-        for index, image in first.items()
-    }
+    return {index: batch(index) for index in first}
 
 
 def _rows_of(rows: tuple[int, ...], count: int, device: torch.device) -> Callable[[Tensor], Tensor]:

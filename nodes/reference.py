@@ -40,7 +40,7 @@ class Reference:
     layer_weights: Mapping[int, float]
     combine: str = CONCATENATE
     shortcut_scale: float = 1.0
-    text_projection: torch.nn.Module | None = None
+    text_projection: torch.nn.Linear | None = None
 
     def image_tokens(self, inputs: Inputs) -> Tensor:
         """Image tokens [P, T, C] of these inputs."""

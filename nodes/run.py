@@ -112,7 +112,7 @@ class RunHooks:
         shape = tuple(noise.shape)
         sources = self.host.keys_values(self.references, model)
         references = [
-            PreparedReference(reference, source, shape[-2:], to_sigma)
+            PreparedReference(reference, source, (shape[-2], shape[-1]), to_sigma)
             for reference, source in zip(self.references, sources)
         ]
         has_curve = any(not reference.curve.is_window for reference in references)
@@ -167,5 +167,5 @@ class RunHooks:
         """Hand a forward pass the tensors of its chunks, and its model the means to read them."""
         run: SamplerRun = transformer_options[KEY]
         options = {**transformer_options, IMAGES: run.tensors(x, transformer_options)}
-        self.host.bind(options, x, run.kept)
-        return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+        bound = self.host.bind(options, x, run.kept)
+        return executor(x, t, c_concat, c_crossattn, control, bound, **kwargs)

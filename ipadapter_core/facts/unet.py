@@ -28,8 +28,7 @@ def unet_sites(module_names: Iterable[str], layers_per_block: int | Sequence[int
     places = sorted(place for name in module_names if (place := _from_diffusers(name) or _from_comfyui(name, blocks)))
     order = list(SECTIONS)
     return [
-        _site(2 * position + 1, order[section], *numbers, layers_per_block=blocks)
-        for position, (section, *numbers) in enumerate(places)
+        _site(2 * position + 1, blocks, order[section], *numbers) for position, (section, *numbers) in enumerate(places)
     ]
 
 
@@ -70,7 +69,7 @@ def _from_comfyui(name: str, layers_per_block: int) -> tuple[int, int, int, int]
     return place, level, attention, depth
 
 
-def _site(index: int, section: str, level: int, attention: int, depth: int, layers_per_block: int) -> Site:
+def _site(index: int, layers_per_block: int, section: str, level: int, attention: int, depth: int) -> Site:
     number = level * (layers_per_block + 1) + attention + (section == "down")
     level_name = "mid_block" if section == "mid" else f"{section}_blocks.{level}"
     comfyui = "middle_block.1" if section == "mid" else f"{SECTIONS[section]}_blocks.{number}.1"

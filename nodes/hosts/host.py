@@ -30,7 +30,7 @@ class Host(Protocol):
     def check(self, adapter: Adapter, model: Any, sites: list[Site]) -> None:
         """Hold an adapter to the model. Raises ValueError when it does not fit."""
 
-    def text_projection(self, adapter: Adapter, model: Any) -> torch.nn.Module | None:
+    def text_projection(self, adapter: Adapter, model: Any) -> torch.nn.Linear | None:
         """The base's own layer that the adapter's image tokens go through, if any. Raises ValueError when it lacks."""
         return None
 
@@ -42,15 +42,17 @@ class Host(Protocol):
         """Where a run gets K' and V' of the references, in their order; asked before the base is loaded."""
         return constant_keys_values(references, model.load_device, model.model.get_dtype_inference())
 
-    def put(self, clone: Any, reference: Reference, sites: list[Site], position: int) -> None:
-        """Install on a clone what a new reference, the one at `position`, needs there for good."""
+    def put(self, clone: Any, reference: Reference, sites: list[Site], position: int) -> Any:
+        """The clone with what a new reference, the one at `position`, needs on it for good."""
+        return clone
 
-    def bind(self, options: dict[str, Any], x: Tensor, kept: dict[Any, Any]) -> None:
-        """Set in the options of one forward pass of x [B, C, h, w] what reads the tensors in `options[IMAGES]`.
+    def bind(self, options: Mapping[str, Any], x: Tensor, kept: dict[Any, Any]) -> Mapping[str, Any]:
+        """The options of one forward pass of x [B, C, h, w] with what reads the tensors in `options[IMAGES]`.
 
-        The options are this pass' own, but what is in them is not: change copies. What is set must be the same objects
-        in every step, or a compiled model is compiled again: `kept` lives as long as the run.
+        Others hold what is in the options: change copies. What is put there must be the same objects in every step, or
+        a compiled model is compiled again: `kept` lives as long as the run.
         """
+        return options
 
 
 def images_of(

@@ -74,13 +74,13 @@ class UNet(Host):
     def check(self, adapter: Adapter, model: Any, sites: list[Site]) -> None:
         check_base(adapter, model, sites)
 
-    def text_projection(self, adapter: Adapter, model: Any) -> torch.nn.Module | None:
+    def text_projection(self, adapter: Adapter, model: Any) -> torch.nn.Linear | None:
         return text_projection(adapter, model)
 
     def with_lora(self, model: Any, adapter: Adapter, strength: float, sites: list[Site]) -> Any:
         return with_lora(model, adapter, strength, sites)
 
-    def put(self, clone: Any, reference: Reference, sites: list[Site], position: int) -> None:
+    def put(self, clone: Any, reference: Reference, sites: list[Site], position: int) -> Any:
         clone.remove_callbacks_with_key(CallbacksMP.ON_CLONE, KEY)
         clone.add_callback_with_key(CallbacksMP.ON_CLONE, KEY, _own_patches)
         blocks = {site.index: comfyui_block(site) for site in sites}
@@ -88,6 +88,7 @@ class UNet(Host):
             if index in reference.layer_weights:
                 is_alone = sum(other[:2] == block[:2] for other in blocks.values()) == 1
                 _patch_layer(clone, index, block, position, is_alone)
+        return clone
 
 
 def _grid(options: Mapping[str, Any]) -> tuple[int, int]:

@@ -223,7 +223,7 @@ def test_a_partly_loaded_adapter_gives_the_same() -> None:
     assert len(whole) == 2
     for role, layers in whole.items():
         for index in loaded.spec.layers:
-            for a, b in zip(layers[index], part[role][index]):
+            for a, b in zip(layers[index][:2], part[role][index][:2]):
                 assert torch.equal(a, b)
     run(models.apply(model, loaded, models.Features.random()))
 

@@ -45,7 +45,7 @@ def calls_of(model: Any, steps: int = 3, cfg: float = 4.0) -> list[dict[str, Any
 
 
 def by_formula(call: dict[str, Any], given: list[tuple[Any, Any, Any]], **packs: float) -> Tensor:
-    """The prediction of a call, every block written out. given: (adapter, prompt, factors [B, N or 1, 1] or one) each."""
+    """The prediction of a call, every block written out. given: adapter, prompt, factor [B, N or 1, 1] of each."""
     unet = joint_host.joint_model().model.diffusion_model
     images: list[list[Any]] = [[], []]
     for adapter, features, factor in given:

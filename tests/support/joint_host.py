@@ -157,21 +157,21 @@ class Joint(doors.Host):  # type: ignore[name-defined, misc]
     def keys_values(self, references: Sequence[Any], model: Any) -> list[Timed]:
         return [Timed(reference, model) for reference in references]
 
-    def put(self, clone: Any, reference: Any, sites: list[Any], position: int) -> None:
+    def put(self, clone: Any, reference: Any, sites: list[Any], position: int) -> Any:
         held = clone.get_additional_models_with_key(layout.KEY)
         clone.set_additional_models(layout.KEY, [*held, reference.adapter.patcher])
+        return clone
 
-    def bind(self, options: dict[str, Any], x: Tensor, kept: dict[Any, Any]) -> None:
+    def bind(self, options: Mapping[str, Any], x: Tensor, kept: dict[Any, Any]) -> Mapping[str, Any]:
         indices = {index for tensors in options[layout.IMAGES].values() for index in tensors.layers}
-        if not indices:
-            return
-        replace = options["patches_replace"] = dict(options.get("patches_replace", {}))
-        blocks = replace["dit"] = dict(replace.get("dit", {}))
-        options[GRID] = tuple((size + 1) // PATCH for size in x.shape[-2:])
+        replace = options.get("patches_replace", {})
+        blocks = dict(replace.get("dit", {}))
         for index in indices:
             key = ("double_block", index)
             previous = blocks.get(key)
             blocks[key] = kept.setdefault((index, id(previous)), JointBlock(index, previous))
+        grid = tuple((size + 1) // PATCH for size in x.shape[-2:])
+        return {**options, GRID: grid, "patches_replace": {**replace, "dit": blocks}}
 
 
 def written_out(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
