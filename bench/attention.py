@@ -32,16 +32,12 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from tools.unets import SD15
+
 LIMIT = 1.25
-CONTEXT = 768
+CONTEXT = SD15["context_dim"]
 FAMILIES = {"base": 4, "plus": 16}  # image tokens
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-SD15 = {
-    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2, 2, 2, 2],
-    "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "transformer_depth_middle": 1,
-    "context_dim": CONTEXT, "num_heads": 8, "use_spatial_transformer": True,
-}  # fmt: skip
 
 
 @dataclass

@@ -12,7 +12,7 @@ from .hosts import host_of
 from .hosts.host import Host
 from .layout import KEY
 from .models import Adapter
-from .prompts.protocol import Prompt, inputs_of
+from .prompts.protocol import Prompt, given_of
 from .reference import CONCATENATE, Reference
 from .run import RunHooks
 
@@ -36,7 +36,7 @@ def apply_adapter(
     host, sites = host_of(model)
     host.check(adapter, model, sites)
     projection = host.text_projection(adapter, model)
-    inputs, unconditional = inputs_of(prompt, adapter.spec, adapter.name)
+    inputs, unconditional = given_of(prompt, adapter.spec, adapter.name)
     reference = Reference(
         adapter=adapter,
         inputs=inputs,

@@ -24,7 +24,7 @@ from ..ipadapter_core import (
     extra_keys,
     lora_of,
     read_adapter,
-    told,
+    resolve_variant,
 )
 from . import folders
 from .sockets import CATEGORY, AdapterType, say
@@ -73,7 +73,7 @@ def load_adapter(path: Path, variant: str = AUTO) -> Adapter:
 def adapter_of(name: str, file: WeightsFile, variant: str = AUTO) -> Adapter:
     """An adapter from a file's content. Raises ValueError that names the file when it is none."""
     try:
-        spec = told(detect(file.tensors), file.metadata, variant)
+        spec = resolve_variant(detect(file.tensors), file.metadata, variant)
         model = build_adapter(file.tensors, operations=comfy.ops.manual_cast, spec=spec)
         lora = lora_of(file.tensors)
     except ValueError as error:

@@ -16,10 +16,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ..ipadapter_core import ImageKV, Influence
+from ..ipadapter_core import Given, ImageKV, Influence
 from .layout import KeysValues, Role
 from .models import Adapter
-from .prompts.protocol import Inputs
 
 CONCATENATE, AVERAGE, ONE_FOR_EACH = COMBINE = ("concatenate", "average", "one for each latent")
 
@@ -34,17 +33,17 @@ class Reference:
     """
 
     adapter: Adapter
-    inputs: Inputs
-    unconditional: Inputs
+    inputs: Given
+    unconditional: Given
     influence: Influence
     layer_weights: Mapping[int, float]
     combine: str = CONCATENATE
     shortcut_scale: float = 1.0
     text_projection: torch.nn.Linear | None = None
 
-    def image_tokens(self, inputs: Inputs) -> Tensor:
+    def image_tokens(self, inputs: Given) -> Tensor:
         """Image tokens [P, T, C] of these inputs."""
-        tokens = self.adapter.model.image_tokens(inputs.features, inputs.identities, self.shortcut_scale)
+        tokens = self.adapter.model.image_tokens(inputs, self.shortcut_scale)
         if self.text_projection is None:
             return tokens
         weight, bias = (value.to(tokens) for value in (self.text_projection.weight, self.text_projection.bias))
@@ -109,7 +108,7 @@ def _keys_values(reference: Reference, device: torch.device, dtype: torch.dtype)
     empty = reference.image_tokens(reference.unconditional.to(device_of_adapter))
     if reference.combine == CONCATENATE:
         tokens = rearrange(tokens, "p t c -> 1 (p t) c")
-        empty = empty.repeat(1, inputs.num_pictures, 1)  # the same attention, as many tokens as the conditional
+        empty = empty.repeat(1, inputs.rows, 1)  # the same attention, as many tokens as the conditional
 
     def weighted(role: Role, image_tokens: Tensor) -> dict[int, ImageKV]:
         found = reference.adapter.model.keys_values(image_tokens, reference.layer_weights)

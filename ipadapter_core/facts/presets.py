@@ -1,7 +1,7 @@
 """Weights of single layers, by preset.
 
 A preset is a rule over the attention modules in forward order (down, middle, up), as people who tune adapters by layer
-count them: SD1.5 and SD2 have 16 of one layer each, SDXL has 11 with 70 layers in all.
+count them: SD1.5 and SD2 have 16 of one layer each, SDXL has 11 with 70 layers in all. Its numbers are the base's.
 """
 
 from __future__ import annotations
@@ -11,18 +11,12 @@ from typing import Any
 
 from ..method.influence import ALL
 from ..method.site import Site
+from .bases import BASES
 
 FORWARD = ("down", "mid", "up")
 
-# Preset to {number of attention modules: {module in forward order: weight}}; modules that are not named get 0.
-STYLE = {16: dict.fromkeys([0, 1, 2, 3, *range(9, 16)], 1.0), 11: {6: 1.0}}
-COMPOSITION = {16: {4: 0.25, 5: 1.0}, 11: {3: 1.0}}
-PRESETS: dict[str, dict[int, dict[int, float]]] = {
-    "style": STYLE,
-    "composition": COMPOSITION,
-    "style + composition": {size: STYLE[size] | COMPOSITION[size] for size in STYLE},
-}
 MIDDLE_OFF = "middle off (as in older packs)"
+PRESETS = tuple(dict.fromkeys(name for base in BASES for name in base.presets))
 LAYER_WEIGHTS = (ALL, *PRESETS, MIDDLE_OFF)
 
 
@@ -38,12 +32,13 @@ def layer_weights(preset: str, sites: Sequence[Site]) -> dict[int, float]:
     if preset not in PRESETS:
         raise ValueError(f"unknown layer weights {preset!r}: choose one of {', '.join(LAYER_WEIGHTS)}")
     modules = sorted({_module(site) for site in sites}, key=lambda module: (FORWARD.index(module[0]), *module[1:]))
-    if len(modules) not in PRESETS[preset]:
+    known = [base for base in BASES if preset in base.presets]
+    weights = next((base.presets[preset] for base in known if base.num_modules == len(modules)), None)
+    if weights is None:
         raise ValueError(
-            f"the layer weights {preset!r} are known for SD1.5, SD2 and SDXL; "
+            f"the layer weights {preset!r} are known for {', '.join(base.name for base in known)}; "
             f"this model has {len(modules)} attention modules: choose {ALL!r}"
         )
-    weights = PRESETS[preset][len(modules)]
     by_module = {module: weights.get(number, 0.0) for number, module in enumerate(modules)}
     return {site.index: by_module[_module(site)] for site in sites if by_module[_module(site)]}
 

@@ -73,7 +73,7 @@ def test_unknown_preset():
 @pytest.mark.parametrize("preset", ["style", "composition", "style + composition"])
 def test_base_of_another_shape(preset):
     with pytest.raises(
-        ValueError, match=r"known for SD1\.5, SD2 and SDXL; this model has 4 attention modules: choose 'all'"
+        ValueError, match=r"known for SD1\.5, SD2, SDXL, Kolors; this model has 4 attention modules: choose 'all'"
     ):
         layer_weights(preset, SSD_1B)
 

@@ -34,8 +34,8 @@ def calls_of(model: Any, steps: int = 5, **kwargs: Any) -> list[dict[str, Any]]:
 
 def predicted(call: dict[str, Any], scale: float) -> torch.Tensor:
     """The package's prediction of a call of ours at a constant scale."""
-    prompt = models.Features.random()
-    given = [prompt.features("pooled") if role == 0 else prompt.unconditional("pooled") for role in call["roles"]]
+    picture = models.Features.random().features("pooled")
+    given = [picture if role == 0 else torch.zeros_like(picture) for role in call["roles"]]
     with oracles.package(models.diffusers_unet("SD15", 32), weights(), scale) as predict:
         return predict(call["x"], call["t"], call["context"], torch.cat(given))
 

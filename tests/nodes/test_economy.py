@@ -113,7 +113,7 @@ def test_work_in_a_run_of_20_steps(family: str, curve: Any) -> None:
     for handle in handles:
         handle.remove()
     with Reads(loaded.model.parameters()) as proof:
-        loaded.model.image_tokens(models.Features.random().features(loaded.spec.feature))
+        loaded.model.image_tokens(models.core.Given(models.Features.random().features(loaded.spec.feature)))
     extra = watches["adapter"][0].counts - watches["base"][0].counts
     reads = watches["adapter"][1].count
     print(f"\n{family}, {curve}: {dict(counts)}, synchronisations {dict(extra)}, reads of weights {reads}")
@@ -196,8 +196,8 @@ def test_the_memory_manager_counts_the_adapter_while_it_is_loaded(monkeypatch: p
 def test_a_partly_loaded_adapter_gives_the_same() -> None:
     """What low VRAM does: weights stay on the offload device and are cast layer by layer."""
     model, loaded = models.comfy_model("SD15", 32), adapter("plus")
-    inputs = host.part("nodes.prompts.protocol").Inputs
-    features, zero = (inputs(torch.randn(1, 257, 1280), None) for _ in range(2))
+    given = models.core.Given
+    features, zero = (given(torch.randn(1, 257, 1280)) for _ in range(2))
     weights = dict.fromkeys(loaded.spec.layers, 1.0)
     parts = host.part("nodes.reference")
     reference = parts.Reference(loaded, features, zero, models.core.Influence(), weights)

@@ -49,7 +49,8 @@ def by_formula(call: dict[str, Any], given: list[tuple[Any, Any, Any]], **packs:
     unet = joint_host.joint_model().model.diffusion_model
     images: list[list[Any]] = [[], []]
     for adapter, features, factor in given:
-        roles = [features.features("pooled") if r == 0 else features.unconditional("pooled") for r in call["roles"]]
+        picture = features.features("pooled")
+        roles = [picture if role == 0 else torch.zeros_like(picture) for role in call["roles"]]
         for index, pair in enumerate(adapter.model.keys_values(torch.cat(roles), call["t"][:1])):
             images[index].append((*pair, factor))
     try:

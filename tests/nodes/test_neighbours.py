@@ -154,7 +154,7 @@ def test_a_compiled_model_is_compiled_once() -> None:
 )
 def test_precision_follows_the_base(weights: torch.dtype, compute: torch.dtype, bar: float) -> None:
     exact = models.comfy_model("SD15", 32)
-    config = models.copy.deepcopy(models.SD15) | {"model_channels": 32, "dtype": weights}
+    config = models.copy.deepcopy(models.UNETS["SD15"]) | {"model_channels": 32, "dtype": weights}
     model_config = models.comfy.supported_models.SD15(config)
     model_config.unet_config = config
     model_config.set_inference_dtype(weights, None if weights == compute else compute)

@@ -46,7 +46,7 @@ class ModelConfig:
 class AdapterConfig:
     """What is trained. 0 = the published value of the family and base."""
 
-    family: Literal["base", "plus", "full-face", "FaceID", "FaceID plus"] = "base"  # plus-face is plus, with face crops
+    family: str = "base"  # plus, full-face, FaceID, FaceID plus; plus-face is plus, with face crops
     num_tokens: int = 0  # image tokens; for "plus" the learned queries (base 4, plus 16, FaceID 4)
     width: int = 0  # of the resampler of "plus" (SD1.5 768, SD2 1024, SDXL 1280)
     depth: int = 0  # of the resampler (4)
@@ -254,10 +254,10 @@ def save(config: Config, path: str | Path) -> None:
     lines = []
     for section, values in tables(config).items():
         lines += [f"[{section}]", *(f"{key} = {_toml_text(value)}" for key, value in values.items()), ""]
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text("\n".join(lines), encoding="utf-8")
-    temporary.replace(path)
+    from ipadapter_core.files.whole import whole  # the core imports torch, which --help should not wait for
+
+    with whole(path) as part:
+        part.write_text("\n".join(lines), encoding="utf-8")
 
 
 def _toml_value(text: str) -> Any:
