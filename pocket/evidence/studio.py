@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 import ipadapter_core
-from ipadapter_core import Feature, Given, ImageKV, IPAdapter, Layer, WeightsFile, nothing, read_adapter
+from ipadapter_core import Feature, Given, ImageKV, IPAdapter, Site, WeightsFile, nothing, read_adapter
 from ipadapter_core.files.whole import whole
 from trainer.base.attention import install, unet_layers
 from trainer.base.encoder import ImageEncoder
@@ -194,17 +194,17 @@ class Studio:
         return self.frozen.text_states([text]).states
 
 
-def sides(unet: UNet2DConditionModel) -> dict[Layer, int]:
+def sides(unet: UNet2DConditionModel) -> dict[Site, int]:
     """How many positions each layer has along a side."""
     size, last = unet.config.sample_size, len(unet.config.block_out_channels) - 1
-    level = {"down": lambda layer: layer.level, "up": lambda layer: last - layer.level, "mid": lambda _: last}
-    return {layer: size >> level[layer.section](layer) for layer in unet_layers(unet)}
+    halvings = {"down": lambda level: level, "up": lambda level: last - level, "mid": lambda _: last}
+    return {site: size >> halvings[site.place[0]](site.place[1]) for site in unet_layers(unet)}
 
 
 def layers_of(unet: UNet2DConditionModel, groups: Sequence[str]) -> list[int]:
     """The checkpoint indices of the layers in some of GROUPS."""
     words = {"down": "down", "mid": "middle", "up": "up"}
-    return [layer.index for layer, side in sides(unet).items() if f"{words[layer.section]}, {side} x {side}" in groups]
+    return [site.index for site, side in sides(unet).items() if f"{words[site.place[0]]}, {side} x {side}" in groups]
 
 
 def half_masks(unet: UNet2DConditionModel) -> dict[int, tuple[Tensor, Tensor]]:
