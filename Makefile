@@ -6,7 +6,7 @@ TORCH ?= torch==2.14.1 torchvision==0.29.1
 BIN := .venv/bin
 STAMP := .venv/.complete
 
-.PHONY: setup demo test bench kill-test lint evidence
+.PHONY: setup demo test bench kill-test lint evidence same
 
 setup: $(STAMP)
 
@@ -46,3 +46,12 @@ evidence: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# A refactor changed nothing: `make same BASE=<revision>` runs that revision beside this tree, PARITY=--parity the
+# parity tests' figures too.
+same: setup
+	test -n "$(BASE)" || { echo "Name the revision to compare with: make same BASE=<revision>" >&2; exit 1; }
+	git worktree remove --force out/same 2>/dev/null || true
+	git worktree add --detach out/same $(BASE)
+	ln -s $(CURDIR)/.venv $(CURDIR)/.comfyui out/same
+	$(BIN)/python -m tools.same out/same $(PARITY)

@@ -32,16 +32,12 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from tools.unets import SD15
+
 LIMIT = 1.25
-CONTEXT = 768
+CONTEXT = SD15["context_dim"]
 FAMILIES = {"base": 4, "plus": 16}  # image tokens
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-SD15 = {
-    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2, 2, 2, 2],
-    "channel_mult": [1, 2, 4, 4], "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0], "transformer_depth_middle": 1,
-    "context_dim": CONTEXT, "num_heads": 8, "use_spatial_transformer": True,
-}  # fmt: skip
 
 
 @dataclass
@@ -66,17 +62,16 @@ def layers(host: Any, num_tokens: int, pixels: int, batch: int, **factory: Any) 
 
     unet = UNetModel(**SD15, device="meta", operations=comfy.ops.disable_weight_init)
     found = []
-    for layer in host.part("ipadapter_core").layer_table(name for name, _ in unet.named_modules()):
-        attn2 = unet.get_submodule(layer.comfyui)
+    for site in host.part("ipadapter_core").unet_sites(name for name, _ in unet.named_modules()):
+        attn2 = unet.get_submodule(site.comfyui)
         width = attn2.to_q.out_features
-        halvings = {"down": layer.level, "mid": 3, "up": 3 - layer.level}[layer.section]
+        section, level = site.place[:2]
+        halvings = {"down": level, "mid": 3, "up": 3 - level}[section]
         positions = (pixels // 8 // 2**halvings) ** 2
         q, text = (torch.randn(batch, positions, width, **factory) for _ in range(2))
         tokens = torch.randn(batch, num_tokens, CONTEXT, **factory)
         to_k, to_v = (torch.randn(width, CONTEXT, **factory) * CONTEXT**-0.5 for _ in range(2))
-        found.append(
-            LayerInput(layer.index, attn2.heads, q, text, tokens, to_k, to_v, tokens @ to_k.T, tokens @ to_v.T)
-        )
+        found.append(LayerInput(site.index, attn2.heads, q, text, tokens, to_k, to_v, tokens @ to_k.T, tokens @ to_v.T))
     return found
 
 
@@ -95,12 +90,12 @@ def recomputed(x: LayerInput) -> Tensor:
 
 def ours(host: Any, inputs: list[LayerInput]) -> Callable[[LayerInput], Tensor]:
     """The nodes' patch of each layer, as it is called inside of a model."""
-    patch, run = host.part("nodes.hosts.unet"), host.part("nodes.run")
-    prepared = {0: run.Tensors({x.index: (x.k, x.v) for x in inputs}, None)}
+    patch, layout = host.part("nodes.hosts.unet"), host.part("nodes.layout")
+    prepared = {0: layout.ReferenceTensors({x.index: host.part("ipadapter_core").ImageKV(x.k, x.v) for x in inputs})}
     calls = {}
     for x in inputs:
         layer_patch = patch.LayerPatch(x.index, lambda *_, text=x.text: text, (0,))
-        calls[x.index] = (layer_patch, {"n_heads": x.heads, "attn_precision": None, run.IMAGES: prepared})
+        calls[x.index] = (layer_patch, {"n_heads": x.heads, "attn_precision": None, layout.IMAGES: prepared})
 
     def call(x: LayerInput) -> Tensor:
         layer_patch, options = calls[x.index]

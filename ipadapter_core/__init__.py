@@ -17,9 +17,9 @@ from .facts.encoders import (
 )
 from .facts.families import BY_NAME as FAMILIES
 from .facts.families import Family
-from .facts.lora import Lora, lora_of
+from .facts.lora import MATRICES, Lora, lora_of
 from .facts.presets import LAYER_WEIGHTS, layer_weights
-from .facts.unet import Layer, attention_names, layer_table
+from .facts.unet import attention_names, comfyui_block, unet_sites
 from .facts.variants import VARIANTS, resolve_variant
 from .files.build import build_adapter, extra_keys, layer_widths
 from .files.describe import describe, licence, needs
@@ -34,8 +34,17 @@ from .files.encoders import (
 )
 from .files.read import WeightsFile, read_adapter, read_weights, write_adapter, write_pickle
 from .method.adapter import IPAdapter
-from .method.attention import ImageKV, ImageKVLayer, attention, decoupled_attention
+from .method.attention import (
+    ImageKV,
+    ImageKVLayer,
+    add_image_attention,
+    attention,
+    decoupled_attention,
+    joint_attention,
+)
 from .method.given import Given, nothing, read_identities
+from .method.influence import Curve, Influence
+from .method.site import Site
 from .method.spec import (
     AdapterSpec,
     FaceCrop,
@@ -54,9 +63,11 @@ __all__ = [
     "ENCODERS",
     "FAMILIES",
     "LAYER_WEIGHTS",
+    "MATRICES",
     "VARIANTS",
     "AdapterSpec",
     "Base",
+    "Curve",
     "Encoder",
     "EncoderFile",
     "FaceCrop",
@@ -69,18 +80,21 @@ __all__ = [
     "IdentityResamplerProjection",
     "ImageKV",
     "ImageKVLayer",
-    "Layer",
+    "Influence",
     "LinearProjection",
     "Lora",
     "MLPProjection",
     "PublishedEncoder",
     "ResamplerProjection",
+    "Site",
     "WeightsFile",
+    "add_image_attention",
     "attention",
     "attention_names",
     "base_name",
     "base_of",
     "build_adapter",
+    "comfyui_block",
     "decoupled_attention",
     "describe",
     "detect",
@@ -93,7 +107,7 @@ __all__ = [
     "extra_keys",
     "find_base",
     "image_tower",
-    "layer_table",
+    "joint_attention",
     "layer_weights",
     "layer_widths",
     "licence",
@@ -107,6 +121,7 @@ __all__ = [
     "read_weights",
     "resolve_variant",
     "to_open_clip",
+    "unet_sites",
     "write_adapter",
     "write_pickle",
 ]

@@ -22,7 +22,7 @@ from ..ipadapter_core import (
     read_encoder,
 )
 from . import folders
-from .models import CATEGORY
+from .sockets import CATEGORY
 
 AUTO = "auto"
 OPEN_CLIP = "open_clip: "

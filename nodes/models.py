@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -28,10 +27,9 @@ from ..ipadapter_core import (
     resolve_variant,
 )
 from . import folders
+from .sockets import CATEGORY, AdapterType, say
 
-CATEGORY = "image prompt"
 AUTO = VARIANTS[0]
-AdapterType = io.Custom("IMAGE_PROMPT_ADAPTER")
 log = logging.getLogger(__name__)
 
 
@@ -83,13 +81,6 @@ def adapter_of(name: str, file: WeightsFile, variant: str = AUTO) -> Adapter:
     if extra := extra_keys(file.tensors, spec):
         log.warning(f"{name} has {len(extra)} weights that no adapter has, left out: {', '.join(extra[:5])}")
     return Adapter(name, model, file.metadata, lora)
-
-
-def say(node: type[io.ComfyNode], text: str) -> None:
-    """Show a text on the node in the page; outside of a running server there is none."""
-    server = sys.modules.get("server")  # ComfyUI's own, never imported for this
-    if server is not None and node.hidden is not None and node.hidden.unique_id is not None:
-        server.PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
 
 
 class LoadAdapter(io.ComfyNode):

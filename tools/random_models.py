@@ -14,7 +14,6 @@ import hashlib
 import json
 import math
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,31 +23,22 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ipadapter_core import (
+    MATRICES,
     AdapterSpec,
     IdentityResamplerProjection,
     IPAdapter,
     LinearProjection,
     ResamplerProjection,
     attention_names,
-    layer_table,
+    unet_sites,
     write_pickle,
 )
+from ipadapter_core.files.whole import whole
 from tools.comfyui import find_or_fetch
+from tools.unets import SD15, SDXL
 
 StateDict = dict[str, Tensor]
 
-UNET = {"image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "legacy": False}
-SD15 = UNET | {
-    "num_res_blocks": [2, 2, 2, 2], "channel_mult": [1, 2, 4, 4], "num_heads": 8, "context_dim": 768,
-    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_middle": 1,
-    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-}  # fmt: skip
-SDXL = UNET | {
-    "num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4], "num_head_channels": 64, "context_dim": 2048,
-    "transformer_depth": [0, 0, 2, 2, 10, 10], "transformer_depth_middle": 10,
-    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10], "use_linear_in_transformer": True,
-    "num_classes": "sequential", "adm_in_channels": 2816,
-}  # fmt: skip
 VAE = {
     "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 128,
     "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_resolutions": [], "dropout": 0.0,
@@ -74,7 +64,7 @@ def unet(config: dict[str, Any]) -> torch.nn.Module:
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
     from comfy.ops import disable_weight_init
 
-    return UNetModel(**config, use_spatial_transformer=True, device="meta", operations=disable_weight_init)
+    return UNetModel(**config, device="meta", operations=disable_weight_init)
 
 
 def vae() -> StateDict:
@@ -126,9 +116,7 @@ def controlnet() -> StateDict:
     from comfy.ops import disable_weight_init
 
     config = {key: value for key, value in SD15.items() if key not in ("out_channels", "transformer_depth_output")}
-    net = ControlNet(
-        **config, use_spatial_transformer=True, hint_channels=3, device="meta", operations=disable_weight_init
-    )
+    net = ControlNet(**config, hint_channels=3, device="meta", operations=disable_weight_init)
     return prefixed("control_model.", net.state_dict())
 
 
@@ -142,8 +130,8 @@ def t2i_adapter() -> StateDict:
 def adapter(base: dict[str, Any], is_plus: bool = False) -> StateDict:
     """The published adapters for ViT-H: linear projection (base), or resampler (plus)."""
     model = unet(base)
-    table = layer_table(name for name, _ in model.named_modules())
-    widths = {layer.index: model.get_submodule(layer.comfyui).to_k.out_features for layer in table}
+    sites = unet_sites(name for name, _ in model.named_modules())
+    widths = {site.index: model.get_submodule(site.comfyui).to_k.out_features for site in sites}
     context_dim = base["context_dim"]
     spec = AdapterSpec(
         family="plus" if is_plus else "base",
@@ -162,8 +150,8 @@ def adapter(base: dict[str, Any], is_plus: bool = False) -> StateDict:
 def face_adapter(base: dict[str, Any]) -> StateDict:
     """FaceID plus for ViT-H, with the LoRA of every attention layer of the base."""
     model = unet(base)
-    table = layer_table(name for name, _ in model.named_modules())
-    layers = {index: model.get_submodule(name) for index, name in attention_names(table).items()}
+    sites = unet_sites(name for name, _ in model.named_modules())
+    layers = {index: model.get_submodule(name) for index, name in attention_names(sites).items()}
     context_dim = base["context_dim"]
     resampler = ResamplerProjection(context_dim, 4, context_dim // 64, 4 * context_dim)
     spec = AdapterSpec(
@@ -172,14 +160,14 @@ def face_adapter(base: dict[str, Any]) -> StateDict:
         feature_dim=1280,
         context_dim=context_dim,
         num_tokens=4,
-        layers=tuple(layer.index for layer in table),
+        layers=tuple(site.index for site in sites),
         projection=IdentityResamplerProjection(1024, resampler),
         identity="normed",
     )
     tensors = IPAdapter(spec, {index: layers[index].to_k.out_features for index in spec.layers}).state_dict()
     for index, layer in layers.items():
-        for name in ("to_q", "to_k", "to_v", "to_out"):
-            linear = layer.to_out[0] if name == "to_out" else getattr(layer, name)
+        for name, path in MATRICES.items():
+            linear = layer.get_submodule(path)
             tensors[f"ip_adapter.{index}.{name}_lora.down.weight"] = torch.empty(128, linear.in_features)
             tensors[f"ip_adapter.{index}.{name}_lora.up.weight"] = torch.empty(linear.out_features, 128)
     return tensors
@@ -237,15 +225,13 @@ def write(path: Path, shapes: StateDict) -> None:
     """Write a file of random values, whole or not at all; in torch's pickle where the published file is one."""
     tensors = {key: values(key, value.shape) for key, value in shapes.items() if value.is_floating_point()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        temporary = Path(folder, path.name)
+    with whole(path) as part:
         if path.suffix == ".pth":
-            torch.save(tensors, temporary)
+            torch.save(tensors, part)
         elif path.suffix == ".bin":
-            write_pickle(temporary, tensors)
+            write_pickle(part, tensors)
         else:
-            save_file(tensors, temporary)
-        temporary.replace(path)
+            save_file(tensors, part)
 
 
 def ensure(folder: Path, names: list[str] | None = None) -> None:

@@ -49,15 +49,17 @@ class Server:
     """A running ComfyUI; use it in a `with`.
 
     comfyui: its folder. folder: where it may write. models: laid out as ComfyUI's own models/. others: folders of other
-    packs to run beside ours.
+    packs to run beside ours. pack: the folder of ours, this checkout or another one.
     Raises ServerError when it does not start; the reason is the end of its log.
     """
 
-    def __init__(self, comfyui: Path, folder: Path, models: Path, others: Iterable[Path] = ()) -> None:
+    def __init__(
+        self, comfyui: Path, folder: Path, models: Path, others: Iterable[Path] = (), pack: Path = ROOT
+    ) -> None:
         self.comfyui = comfyui
         self.folder = folder.resolve()
         self.models = models.resolve()
-        self.packs = {PACK: ROOT} | {path.name: path for path in others}
+        self.packs = {PACK: pack} | {path.name: path for path in others}
 
     @property
     def address(self) -> str:

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from .pickled import ExcessError, RefusedError, check_claims, room_for_names
+from .whole import whole
 
 # Other names for the two groups, seen in published files.
 ALIASES = {"image_proj_model": "image_proj", "adapter_modules": "ip_adapter"}
@@ -201,19 +202,9 @@ def write_adapter(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], m
     The old file stays until the new one is whole.
     Raises OSError when the folder cannot be written or is full; the old file is then untouched.
     """
-    _write(Path(path), save({key: value.detach().contiguous() for key, value in tensors.items()}, dict(metadata)))
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    data = save({key: value.detach().contiguous() for key, value in tensors.items()}, dict(metadata))
+    with whole(path, uuid.uuid4().hex) as part:
+        part.write_bytes(data)
 
 
 def write_pickle(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> None:
@@ -223,14 +214,15 @@ def write_pickle(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) ->
     """
     nested: dict[str, Any] = {}
     for key, value in tensors.items():
-        whole = value.detach().contiguous()
-        if whole.untyped_storage().nbytes() > whole.nbytes:  # torch would write all of what it is a part of
-            whole = whole.clone()
+        own = value.detach().contiguous()
+        if own.untyped_storage().nbytes() > own.nbytes:  # torch would write all of what it is a part of
+            own = own.clone()
         group, _, rest = key.partition(".")
         if rest:
-            nested.setdefault(group, {})[rest] = whole
+            nested.setdefault(group, {})[rest] = own
         else:
-            nested[group] = whole
+            nested[group] = own
     data = io.BytesIO()
     torch.save(nested, data)
-    _write(Path(path), data.getvalue())
+    with whole(path, uuid.uuid4().hex) as part:
+        part.write_bytes(data.getvalue())

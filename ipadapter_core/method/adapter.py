@@ -23,6 +23,7 @@ class IPAdapter(nn.Module):
     def __init__(self, spec: AdapterSpec, widths: Mapping[int, int], operations: Any = nn, **factory: Any) -> None:
         super().__init__()
         self.spec = spec
+        self.widths = {index: widths[index] for index in spec.layers}
         self.image_proj = build_projection(spec, operations, **factory)
         if spec.has_text_projection:
             self.encoder_hid_proj = operations.Linear(spec.projected_dim, spec.context_dim, **factory)

@@ -10,8 +10,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...ipadapter_core import FaceCrop, Feature
-from ..models import CATEGORY
-from .pictures import PromptType
+from ..sockets import CATEGORY, PromptType
 from .protocol import Prompt
 
 METHODS = ("concatenate", "average", "weighted", "subtract")

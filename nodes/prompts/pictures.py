@@ -13,9 +13,7 @@ from torch import Tensor
 from ...ipadapter_core import FaceCrop, Feature
 from ...ipadapter_core.method.picture import CROPS, squares
 from ..encoders import encode_zeros
-from ..models import CATEGORY
-
-PromptType = io.Custom("IMAGE_PROMPT")
+from ..sockets import CATEGORY, PromptType
 
 
 class ImagePrompt:

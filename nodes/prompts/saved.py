@@ -13,8 +13,8 @@ from torch import Tensor
 from ... import ipadapter_core as core
 from ...ipadapter_core.method.spec import IDENTITY_DIM, AdapterSpec, FaceCrop, Feature
 from .. import folders
-from ..models import CATEGORY, Adapter, AdapterType
-from .pictures import PromptType
+from ..models import Adapter
+from ..sockets import CATEGORY, AdapterType, PromptType
 from .protocol import Prompt, given_of
 
 FORMAT = "image prompt 1"

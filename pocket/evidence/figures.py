@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ipadapter_core.files.whole import whole
+
 from ..world.scenes import ATTRIBUTES
 
 RESAMPLES, COVERED = 2_000, 0.95
@@ -113,9 +115,8 @@ class Findings:
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
-        temporary.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
-        temporary.replace(path)
+        with whole(path) as part:
+            part.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
 
 
 def read_findings(path: Path) -> Findings:

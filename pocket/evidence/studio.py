@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,32 +20,33 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
 
-from ipadapter_core import Given, ImageKV, IPAdapter, Layer, WeightsFile, nothing, read_adapter
-from ipadapter_core.method.spec import Feature
+import ipadapter_core
+from ipadapter_core import Feature, Given, ImageKV, IPAdapter, Site, WeightsFile, nothing, read_adapter
+from ipadapter_core.files.whole import whole
+from trainer.base.encoder import ImageEncoder
 from trainer.base.frozen import Frozen
 from trainer.base.processor import install
 from trainer.base.sites import unet_layers
 from trainer.settings.config import ModelConfig
 from trainer.step.adapter import is_appended, load_adapter
 
-from ..places import ROOT, Places
+from ..places import Places
 from ..training import control, look
 from ..training.autoencoder import decode
 from ..training.data import to_bytes
 from ..training.judge import Judge, Verdict
 from ..training.judge import load as load_judge
 from ..training.sampling import Predict, sample
+from ..world.drawing import draw
+from ..world.scenes import random_scenes
 from .orders import Order, World, build_world
 
 PART = 64  # pictures at a time
-# What shapes a picture beside the weights: where one of these is edited, pictures are made anew.
-SOURCES = (
-    *(f"pocket/world/{name}.py" for name in ("drawing", "scenes")),
-    *(f"pocket/training/{name}.py" for name in ("autoencoder", "control", "data", "look", "sampling")),
-    *(f"pocket/evidence/{name}.py" for name in ("orders", "studio")),
-    *(f"trainer/{name}.py" for name in ("step/adapter", "base/attention", "base/encoder", "base/frozen")),
-    "ipadapter_core",
-)
+# What shapes a picture beside the weights: where the file of one of these is edited, pictures are made anew.
+SHAPING = (
+    draw, random_scenes, build_world, to_bytes, decode, sample, control, look,
+    Frozen, ImageEncoder, install, load_adapter,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Studio:
 
     def path(self, order: Order) -> Path:
         """Where an order's pictures are kept: by its values, and the weights and sources that it needs."""
-        folders = [*(ROOT / source for source in SOURCES), self.places.base, self.places.encoder]
+        folders = [*sources(), self.places.base, self.places.encoder]
         folders += [self.places.adapter(order.adapter)] if order.adapter else []
         folders += [self.places.controlnet] if order.has_silhouette else []
         folders += [self.places.look] if order.is_sticker else []
@@ -115,9 +117,8 @@ class Studio:
             yield len(rows)
         path = self.path(order)
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
-        torch.save(torch.cat(parts), temporary)
-        temporary.replace(path)
+        with whole(path) as part:
+            torch.save(torch.cat(parts), part)
 
     def made(self, order: Order) -> Made:
         """An order's pictures, made now if they are not there, and the judge's verdict."""
@@ -194,17 +195,17 @@ class Studio:
         return self.frozen.base.encode_texts([text])["states"]
 
 
-def sides(unet: UNet2DConditionModel) -> dict[Layer, int]:
+def sides(unet: UNet2DConditionModel) -> dict[Site, int]:
     """How many positions each layer has along a side."""
     size, last = unet.config.sample_size, len(unet.config.block_out_channels) - 1
-    level = {"down": lambda layer: layer.level, "up": lambda layer: last - layer.level, "mid": lambda _: last}
-    return {layer: size >> level[layer.section](layer) for layer in unet_layers(unet)}
+    halvings = {"down": lambda level: level, "up": lambda level: last - level, "mid": lambda _: last}
+    return {site: size >> halvings[site.place[0]](site.place[1]) for site in unet_layers(unet)}
 
 
 def layers_of(unet: UNet2DConditionModel, groups: Sequence[str]) -> list[int]:
     """The checkpoint indices of the layers in some of GROUPS."""
     words = {"down": "down", "mid": "middle", "up": "up"}
-    return [layer.index for layer, side in sides(unet).items() if f"{words[layer.section]}, {side} x {side}" in groups]
+    return [site.index for site, side in sides(unet).items() if f"{words[site.place[0]]}, {side} x {side}" in groups]
 
 
 def half_masks(unet: UNet2DConditionModel) -> dict[int, tuple[Tensor, Tensor]]:
@@ -214,6 +215,12 @@ def half_masks(unet: UNet2DConditionModel) -> dict[int, tuple[Tensor, Tensor]]:
         upper = (torch.arange(side) < side // 2).float()[:, None].expand(side, side).reshape(1, -1, 1)
         masks[layer.index] = (upper, 1 - upper)
     return masks
+
+
+def sources() -> list[Path]:
+    """The files whose code shapes a picture."""
+    files = {Path(inspect.getfile(inspect.unwrap(thing))) for thing in SHAPING}
+    return [*sorted(files), Path(__file__), Path(ipadapter_core.__file__).parent]
 
 
 @cache

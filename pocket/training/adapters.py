@@ -15,6 +15,8 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ipadapter_core.files.whole import whole
+
 from ..evidence.orders import Order
 from ..evidence.studio import Studio
 from ..places import ROOT, Places
@@ -28,6 +30,7 @@ OUTLINE: dict[str, object] = {
     "optimiser.loss_weighting": "none", "optimiser.learning_rate": 1e-3, "data.drop_text": 0.88, "run.steps": 1_400,
 }  # fmt: skip
 LIST = "pictures/train.json"  # in the work folder, as the presets name it
+PRESETS = Path(__file__).parents[1] / "presets"
 
 
 def write_list(places: Places) -> None:
@@ -41,9 +44,8 @@ def write_list(places: Places) -> None:
         name = f"{number:05d}.png"
         Image.fromarray(data.bytes[number].permute(1, 2, 0).numpy()).save(path.parent / name)
         rows.append({"image_file": name, "text": captions(data.scenes[number])})
-    temporary = path.with_suffix(".part")
-    temporary.write_text(json.dumps(rows))
-    temporary.replace(path)
+    with whole(path) as part:
+        part.write_text(json.dumps(rows))
 
 
 def train(name: str, places: Places) -> None:
@@ -54,14 +56,19 @@ def train(name: str, places: Places) -> None:
     """
     write_list(places)
     first = places.work / "runs" / f"{name}.safetensors"
-    settings: dict[str, object] = {
-        "model.base": places.base, "model.encoder": places.encoder, "data.source": places.work / LIST,
-        "data.cache": places.work / "cache",
-    } | ({"adapter.attention": "appended"} if name == SIMPLE else {})  # fmt: skip
+    settings = own_settings(name, places)
     trainer("cache", preset(name), *chosen(settings))
     run(name, settings, places.work / "runs" / name, first)
     settings |= OUTLINE | {"adapter.start_from": first}
     run(name, settings, places.work / "runs" / f"{name}_outline", places.adapter(name))
+
+
+def own_settings(name: str, places: Places) -> dict[str, object]:
+    """What the preset does not know: where the parts are, whatever the working folder, and which kind it is."""
+    return {
+        "model.base": places.base, "model.encoder": places.encoder, "data.source": places.work / LIST,
+        "data.cache": places.work / "cache",
+    } | ({"adapter.attention": "appended"} if name == SIMPLE else {})  # fmt: skip
 
 
 def run(name: str, settings: dict[str, object], folder: Path, out: Path) -> None:
@@ -74,8 +81,9 @@ def run(name: str, settings: dict[str, object], folder: Path, out: Path) -> None
     trainer("export", folder, out, "--half")
 
 
-def preset(name: str) -> str:
-    return "pocket" if name == SIMPLE else name
+def preset(name: str) -> Path:
+    """The file that says how an adapter is trained first."""
+    return PRESETS / f"{'pocket' if name == SIMPLE else name}.toml"
 
 
 def chosen(settings: dict[str, object]) -> list[str]:

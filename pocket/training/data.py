@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ipadapter_core.files.whole import whole
+
 from ..world.drawing import SIDE, Chance, chance, draw
 from ..world.scenes import TRAIN, random_scenes
 
@@ -46,13 +48,12 @@ def training_pictures(folder: Path) -> Pictures:
     given = chance(COUNT, generator)
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
-        out = np.lib.format.open_memmap(temporary, "w+", np.uint8, (COUNT, 3, SIDE, SIDE))
-        for start in tqdm(range(0, COUNT, PART), desc="draw pictures", unit="thousand"):
-            mine = slice(start, start + PART)
-            out[mine] = to_bytes(draw(scenes[mine], given.of(mine))).numpy()
-        out.flush()
-        temporary.replace(path)
+        with whole(path) as part:
+            out = np.lib.format.open_memmap(part, "w+", np.uint8, (COUNT, 3, SIDE, SIDE))
+            for start in tqdm(range(0, COUNT, PART), desc="draw pictures", unit="thousand"):
+                mine = slice(start, start + PART)
+                out[mine] = to_bytes(draw(scenes[mine], given.of(mine))).numpy()
+            out.flush()
     return Pictures(scenes, given, torch.from_numpy(np.load(path)))
 
 

@@ -17,6 +17,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from ipadapter_core.files.whole import whole
+
 SAVE_SECONDS = 60
 Loss = Callable[[torch.Generator], Tensor]
 
@@ -68,9 +70,8 @@ def fit(name: str, module: nn.Module, loss: Loss, recipe: Recipe, folder: Path) 
             "optimiser": optimiser.state_dict(),
             "averages": averages,
         }
-        temporary = path.with_suffix(".part")
-        torch.save(state, temporary)
-        temporary.replace(path)
+        with whole(path) as part:
+            torch.save(state, part)
 
     smooth = None
     with tqdm(total=recipe.steps, initial=step, desc=name, unit="step", dynamic_ncols=True, mininterval=5) as bar:
@@ -111,8 +112,7 @@ def write_weights(path: Path, module: nn.Module, metadata: dict[str, str] | None
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """A safetensors file, whole or not at all; what a kill leaves of it, the next training writes over."""
+    """A safetensors file, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_bytes(save(tensors, metadata))
-    temporary.replace(path)
+    with whole(path) as part:
+        part.write_bytes(save(tensors, metadata))

@@ -181,10 +181,12 @@ def test_two_faces_are_the_tokens_of_both(layout: str) -> None:
         models.apply(model, adapter(layout), faces.FacePrompt(IDENTITIES[rows], Crops(len(rows)), Encoder()))
         for rows in ([0, 1], [1, 0], [0])
     )
-    kv = [host.part("nodes.run").keys_values(m.get_attachment("image_prompt").references[0], torch.device("cpu"),
-                                             torch.float32) for m in (two, swapped, one)]  # fmt: skip
+    references = [model.get_attachment("image_prompt").references[0] for model in (two, swapped, one)]
+    made = host.part("nodes.reference").constant_keys_values(references, torch.device("cpu"), torch.float32)
+    kv = [constant.kv for constant in made]
     tokens = adapter(layout).spec.num_tokens
-    for role in (True, False):
+    assert len(kv[0]) == 2
+    for role in kv[0]:
         k2, k1 = kv[0][role][1][0], kv[2][role][1][0]
         assert k2.shape[1] == 2 * tokens and k1.shape[1] == tokens
         if "portrait" in layout:

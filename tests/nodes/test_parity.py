@@ -124,7 +124,9 @@ def test_with_a_controlnet() -> None:
 
     torch.manual_seed(8)
     config = {
-        key: value for key, value in models.SD15.items() if key not in ("out_channels", "transformer_depth_output")
+        key: value
+        for key, value in models.UNETS["SD15"].items()
+        if key not in ("out_channels", "transformer_depth_output")
     }
     net = comfy.cldm.cldm.ControlNet(**config, hint_channels=3, operations=comfy.ops.manual_cast, device="cpu")
     for value in net.parameters():

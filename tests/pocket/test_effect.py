@@ -22,6 +22,7 @@ from pocket.evidence.orders import BESIDE, FINE, GLOBAL, ONE_SHAPE, Order
 from pocket.evidence.studio import Made, Studio
 from pocket.places import Places
 from pocket.training import judge
+from pocket.training.adapters import preset
 from pocket.training.data import references
 from pocket.world.scenes import ATTRIBUTES, captions
 from pocket.world.settings import HALF_WEIGHT, SILHOUETTE_WEIGHT, TEXT_WEIGHT
@@ -145,7 +146,7 @@ def short_training(studio: Studio, folder: Path, steps: int) -> Config:
                "run.sample_every_steps": 0, "optimiser.warmup_steps": 10, "optimiser.ema": 0, "data.workers": 0,
                "run.trackers": []}  # fmt: skip
     words = [f"{key}={json.dumps(str(value))}" for key, value in settings.items()]
-    return load_config("pocket", [*words, *(f"{key}={value}" for key, value in numbers.items())])
+    return load_config(preset("pocket"), [*words, *(f"{key}={value}" for key, value in numbers.items())])
 
 
 def test_a_short_training_raises_agreement(studio: Studio, tmp_path: Path) -> None:

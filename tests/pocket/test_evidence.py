@@ -28,7 +28,7 @@ from pocket.world.drawing import SIDE
 from pocket.world.scenes import BACKGROUND, COLOUR, COUNTS, DEVELOP, FINAL, PATTERN, SHAPE, SIZE, is_held_out
 from tests.support.figures import show
 from trainer.base.processor import install
-from trainer.base.sites import unet_layers, unet_sites
+from trainer.base.sites import sites_of, unet_layers
 
 
 def test_an_interval_is_that_of_the_mean() -> None:
@@ -101,7 +101,7 @@ def test_masks_share_the_picture_out() -> None:
         parameter += 0.05 * torch.randn_like(parameter)
     x, text = torch.randn(2, 4, 8, 8), torch.randn(2, 77, 64)
     plain = unet(x, 500, text).sample
-    prompts, weights, tokens = install(unet), unet_sites(unet).text, torch.randn(2, 4, 64)
+    prompts, weights, tokens = install(unet), sites_of(unet).text, torch.randn(2, 4, 64)
     keys_values = {index: (tokens @ k.T, tokens @ v.T) for index, (k, v) in weights.items()}
     masks = half_masks(unet)
 

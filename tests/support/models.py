@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.support import host
+from tools.unets import UNETS
 
 core = host.part("ipadapter_core")
 
@@ -24,51 +25,7 @@ import comfy.supported_models  # noqa: E402
 import comfy.utils  # noqa: E402
 from diffusers import UNet2DConditionModel  # noqa: E402
 
-COMMON = {
-    "image_size": 32,
-    "in_channels": 4,
-    "out_channels": 4,
-    "dtype": torch.float32,
-    "legacy": False,
-    "use_checkpoint": False,
-    "use_spatial_transformer": True,
-    "use_temporal_attention": False,
-    "use_temporal_resblock": False,
-}
-# ComfyUI's configurations, as its detection finds them in published checkpoints.
-SD15 = COMMON | {
-    "model_channels": 320,
-    "num_res_blocks": [2, 2, 2, 2],
-    "channel_mult": [1, 2, 4, 4],
-    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
-    "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-    "transformer_depth_middle": 1,
-    "use_linear_in_transformer": False,
-    "context_dim": 768,
-    "adm_in_channels": None,
-    "num_heads": 8,
-    "num_head_channels": -1,
-}
-SDXL = COMMON | {
-    "model_channels": 320,
-    "num_res_blocks": [2, 2, 2],
-    "channel_mult": [1, 2, 4],
-    "transformer_depth": [0, 0, 2, 2, 10, 10],
-    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
-    "transformer_depth_middle": 10,
-    "use_linear_in_transformer": True,
-    "context_dim": 2048,
-    "adm_in_channels": 2816,
-    "num_classes": "sequential",
-    "num_heads": -1,
-    "num_head_channels": 64,
-}
-
-SD2 = SD15 | {"num_heads": -1, "num_head_channels": 64, "use_linear_in_transformer": True, "context_dim": 1024}
-# ComfyUI has no Kolors of its own: the packs that have one build it like this.
-KOLORS = SDXL | {"adm_in_channels": 5632}
-CONFIGS = {"SD15": SD15, "SD2": SD2, "SDXL": SDXL, "Kolors": KOLORS}
-CONTEXT = {base: config["context_dim"] for base, config in CONFIGS.items()}
+CONTEXT = {base: config["context_dim"] for base, config in UNETS.items()}
 POOLED = {"SDXL": 1280, "Kolors": 4096}  # width of the pooled text
 
 
@@ -98,7 +55,7 @@ def diffusers_unet(base: str = "SD15", channels: int = 320, seed: int = 0) -> UN
             use_linear_projection=True,
             addition_embed_type="text_time",
             addition_time_embed_dim=256,
-            projection_class_embeddings_input_dim=CONFIGS[base]["adm_in_channels"],
+            projection_class_embeddings_input_dim=UNETS[base]["adm_in_channels"],
         )
     return unet.eval().requires_grad_(False)
 
@@ -106,7 +63,7 @@ def diffusers_unet(base: str = "SD15", channels: int = 320, seed: int = 0) -> UN
 @functools.cache
 def comfy_model(base: str = "SD15", channels: int = 320, seed: int = 0) -> comfy.model_patcher.ModelPatcher:
     """ComfyUI's MODEL that shares the tensors of `diffusers_unet`."""
-    config = copy.deepcopy(CONFIGS[base]) | {"model_channels": channels}
+    config = copy.deepcopy(UNETS[base]) | {"model_channels": channels}
     supported = {"SD15": "SD15", "SD2": "SD20", "SDXL": "SDXL", "Kolors": "SDXL"}
     model_config = getattr(comfy.supported_models, supported[base])(config)
     model_config.unet_config = config
@@ -130,7 +87,7 @@ def kolors_text_projection() -> torch.nn.Module:
 
 def adapter_weights(family: str, model: Any, seed: int = 1, num_tokens: int | None = None) -> dict[str, Tensor]:
     """Seeded random weights of an adapter for `model` in the published layout: base (ViT-H pooled) or plus (ViT-H)."""
-    table = host.part("nodes.hosts.unet").cross_attention(model)
+    _, table = host.part("nodes.hosts").host_of(model)
     unet = model.model.diffusion_model
     to_k = {layer.index: unet.get_submodule(layer.comfyui).to_k for layer in table}
     context = to_k[1].in_features
@@ -184,10 +141,18 @@ class Features:
         return self.raw
 
 
-def apply(model: Any, weights: dict[str, Tensor] | Any, prompt: Any, *args: Any, **kwargs: Any) -> Any:
-    """Apply IP-Adapter as the node does; `weights` may be an adapter that is loaded."""
+def apply(
+    model: Any, weights: dict[str, Tensor] | Any, prompt: Any, weight: float = 1.0, influence: Any = None, **inputs: Any
+) -> Any:
+    """Apply IP-Adapter as the node does with these inputs, or with an influence that no form can give yet.
+
+    weights: of an adapter, or one that is loaded.
+    """
     adapter = loaded_adapter(weights) if isinstance(weights, dict) else weights
-    return host.part("nodes.apply").apply_adapter(model, adapter, prompt, *args, **kwargs)
+    given = host.part("nodes.forms.controls").controls(weight=weight, **inputs)
+    if influence is not None:
+        given["influence"] = influence
+    return host.part("nodes.apply").apply_adapter(model, adapter, prompt, **given)
 
 
 def text(seed: int, context: int = 768, tokens: int = 77, pooled: int | None = None, **values: Any) -> list[Any]:

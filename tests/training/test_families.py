@@ -20,7 +20,7 @@ from tests.support.figures import relative, show
 from trainer.__main__ import main
 from trainer.base.files import layout_folder, read_unet_config
 from trainer.base.frozen import Frozen
-from trainer.base.sites import unet_sites
+from trainer.base.sites import sites_of
 from trainer.commands.cache import build_cache
 from trainer.commands.plan import describe, make_plan
 from trainer.run import checkpoint, loop
@@ -239,7 +239,7 @@ def test_presets_have_the_published_shapes(preset: str) -> None:
     assert (plan.tokens, plan.layers, plan.base) == (tokens, 16, "SD1.5")
     assert f"{plan.trained:,}" in describe(config, plan)
     with torch.device("meta"):
-        sites = unet_sites(UNet2DConditionModel.from_config(read_unet_config(layout_folder("sd15"))))
+        sites = sites_of(UNet2DConditionModel.from_config(read_unet_config(layout_folder("sd15"))))
         adapter = new_adapter(config, sites, encoder_shape(config))
     assert {key: value.shape for key, value in adapter.named_parameters()} == {k: v.shape for k, v in layout.items()}
     found = detect(dict(adapter.named_parameters()))

@@ -112,7 +112,7 @@ def test_single_file_gives_what_its_folder_gives(tmp_path: Path) -> None:
     unet = models.diffusers_unet("SD15", 32)
     folder = tiny_models.write_base(tmp_path / "folder", context=768, unet=unet)
     wanted = Frozen(ModelConfig(base=str(folder)))
-    names = models.comfy.utils.unet_to_diffusers(models.SD15 | {"model_channels": 32})
+    names = models.comfy.utils.unet_to_diffusers(models.UNETS["SD15"] | {"model_channels": 32})
     tensors = {f"model.diffusion_model.{names[key]}": value for key, value in unet.state_dict().items()}
     from comfy.diffusers_convert import convert_vae_state_dict
 

@@ -11,9 +11,8 @@ from typing import Any, Literal, NamedTuple
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from ipadapter_core import ImageKV, Lora, attention, decoupled_attention
+from ipadapter_core import ImageKV, Lora, attention, decoupled_attention, joint_attention
 
-from .appended import appended_attention
 from .lora import lora_linear
 from .sites import diffusers_names
 
@@ -83,12 +82,12 @@ class ImageAttention:
         q = self._linear("to_q", attn.to_q, hidden_states)
         k, v = self._linear("to_k", attn.to_k, read), self._linear("to_v", attn.to_v, read)
         images = [
-            ImageKV(image.k.to(q.dtype), image.v.to(q.dtype), image.mask)
+            ImageKV(image.k.to(q.dtype), image.v.to(q.dtype), image.factor)
             for image in self.mailbox.of_layer.get(self.index, ())
         ]
         attend = partial(attention, num_heads=attn.heads)
         if self.kind == "appended":
-            out = appended_attention(q, k, v, images, attend)
+            out = joint_attention(q, k, v, images, attend)
         else:
             out = decoupled_attention(q, k, v, images, attend, attend)
         linear, dropout = attn.to_out

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from ipadapter_core import Layer, layer_table
+from ipadapter_core import MATRICES, Site, unet_sites
 
 Place = tuple[int, str]  # checkpoint index of an attention layer, and one of MATRICES
-MATRICES = ("to_q", "to_k", "to_v", "to_out")
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +26,7 @@ class Sites:
     """
 
     context_dim: int
-    layers: tuple[Layer, ...]
+    layers: tuple[Site, ...]
     text: Mapping[int, tuple[Tensor, Tensor]]
     matrices: Mapping[Place, tuple[int, int]]
 
@@ -37,7 +36,7 @@ class Sites:
         return {index: k.shape[0] for index, (k, _) in self.text.items()}
 
 
-def unet_sites(unet: UNet2DConditionModel) -> Sites:
+def sites_of(unet: UNet2DConditionModel) -> Sites:
     """The sites of a UNet. Raises ValueError when it has no cross-attention layers."""
     layers = unet_layers(unet)
     attention = {layer.index: unet.get_submodule(layer.diffusers) for layer in layers}
@@ -49,16 +48,14 @@ def unet_sites(unet: UNet2DConditionModel) -> Sites:
     )
 
 
-def unet_layers(unet: UNet2DConditionModel) -> list[Layer]:
+def unet_layers(unet: UNet2DConditionModel) -> list[Site]:
     """The cross-attention layers of a UNet in checkpoint order. Raises ValueError when there are none."""
-    blocks = unet.config.layers_per_block
-    names = [name for name, _ in unet.named_modules()]
-    table = layer_table(names, blocks if isinstance(blocks, int) else blocks[0])
-    if not table:
+    sites = unet_sites((name for name, _ in unet.named_modules()), unet.config.layers_per_block)
+    if not sites:
         raise ValueError(
             "the base has no cross-attention layers, so an image prompt has nowhere to act: use SD1.5, SD2 or SDXL"
         )
-    return table
+    return sites
 
 
 def diffusers_names(unet: UNet2DConditionModel) -> dict[int, str]:
@@ -75,6 +72,6 @@ def _matrices(unet: UNet2DConditionModel) -> dict[Place, tuple[int, int]]:
     for index, name in diffusers_names(unet).items():
         attention = unet.get_submodule(name)
         for matrix in MATRICES:
-            found = attention.to_out[0] if matrix == "to_out" else getattr(attention, matrix)
+            found = attention.get_submodule(MATRICES[matrix])
             shapes[index, matrix] = (found.out_features, found.in_features)
     return shapes

@@ -21,7 +21,7 @@ from ..data.geometry import Geometry
 from .files import BaseFiles, build_vae, read_unet_config, text_encoder_of
 from .parts import Parts
 from .processor import AdapterOutput, Kind, Mailbox, install
-from .sites import Sites, unet_sites
+from .sites import Sites, sites_of
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 
@@ -61,7 +61,7 @@ class UNetBase:
 
     @cached_property
     def sites(self) -> Sites:
-        return unet_sites(self.unet)
+        return sites_of(self.unet)
 
     @property
     def latent_scale(self) -> tuple[float, float]:

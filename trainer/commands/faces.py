@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ipadapter_core.files.whole import whole
 from ipadapter_core.method.picture import around
 
 from ..data.batch import Skipped
@@ -48,9 +49,8 @@ def run_faces(options: argparse.Namespace) -> int:
             CROPS[options.crop](picture, face, options.size).save(place.with_suffix(".png"))
             np.save(place.with_suffix(".npy"), face.embedding.astype(np.float32))
             lines.append(row(record, place, out.parent))
-        part = out.with_name(f".{out.name}.part")
-        part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        part.replace(out)
+        with whole(out) as part:
+            part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         write_report(report, faults)
     except OSError as error:
         raise ValueError(f"{error.filename or out} cannot be written ({error.strerror}): give another OUT") from error

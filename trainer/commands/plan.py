@@ -13,7 +13,7 @@ from ipadapter_core import base_name
 
 from ..base.encoder import build_visual
 from ..base.files import BaseFiles, layout_folder
-from ..base.sites import unet_sites
+from ..base.sites import sites_of
 from ..base.unet import build_parts
 from ..run import checkpoint
 from ..settings.config import Config
@@ -47,7 +47,7 @@ def make_plan(config: Config) -> Plan:
     with torch.device("meta"):
         parts = build_parts(layout)
         shape = encoder_shape(config)
-        adapter = new_adapter(config, unet_sites(parts["UNet"][0]), shape)
+        adapter = new_adapter(config, sites_of(parts["UNet"][0]), shape)
         visual = [build_visual(shape)] if shape else []
     trained = sum(parameter.numel() for _, parameter in trained_parameters(adapter))
     half = BYTES[config.run.precision]

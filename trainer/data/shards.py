@@ -14,7 +14,6 @@ Shard k of the samples, latents, features and identities is of samples k * SHARD
 from __future__ import annotations
 
 import json
-import os
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +22,8 @@ from typing import Any, NamedTuple
 import safetensors
 from safetensors.torch import save
 from torch import Tensor
+
+from ipadapter_core.files.whole import whole
 
 SHARD = 256  # samples, or texts, of a shard
 OPEN_SHARDS = 64  # that a process keeps mapped, of each part
@@ -39,31 +40,21 @@ def count_shards(rows: int) -> int:
 
 
 def write_shard(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
-    """Write a shard atomically. Raises ValueError when the disk is full or the folder cannot be written.
-
-    What a killed run leaves of one has a fixed name, so that the next run writes over it.
-    """
-    part = path.with_name(f".{path.name}.part")
+    """Write a shard atomically. Raises ValueError when the disk is full or the folder cannot be written."""
     described = {"rows": json.dumps(metadata)} if metadata else None
     try:
-        with part.open("wb") as file:
-            file.write(save({name: value.contiguous() for name, value in tensors.items()}, described))
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+        with whole(path) as part:
+            part.write_bytes(save({name: value.contiguous() for name, value in tensors.items()}, described))
     except OSError as error:
         raise cannot_write(path.parent, error) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_part(folder: Path, values: Mapping[str, Any], rank: int) -> None:
     """Write what a part is made with, atomically; each process may. Raises ValueError as `write_shard`."""
-    part = folder / f".{PART}.{rank}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(values, indent=1), encoding="utf-8")
-        part.replace(folder / PART)
+        with whole(folder / PART, str(rank)) as part:
+            part.write_text(json.dumps(values, indent=1), encoding="utf-8")
     except OSError as error:
         raise cannot_write(folder, error) from error
 

@@ -13,6 +13,8 @@ import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
+from ipadapter_core.files.whole import whole
+
 from ..settings.config import Config
 
 LINES = "log.jsonl"
@@ -68,9 +70,8 @@ def keep_until(path: Path, step: int) -> None:
         for line in path.read_text(encoding="utf-8").splitlines()
         if (found := _step_of(line)) is not None and found <= step
     ]
-    part = path.with_name(f".{path.name}.part")
-    part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    part.replace(path)
+    with whole(path) as part:
+        part.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
 def _step_of(line: str) -> int | None:

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from ipadapter_core.files.whole import whole
+
 from .config import Config, tables
 from .rules import check
 
@@ -79,10 +81,8 @@ def save_config(config: Config, path: str | Path) -> None:
     lines = []
     for section, values in tables(config).items():
         lines += [f"[{section}]", *(f"{key} = {_toml_text(value)}" for key, value in values.items()), ""]
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text("\n".join(lines), encoding="utf-8")
-    temporary.replace(path)
+    with whole(path) as part:
+        part.write_text("\n".join(lines), encoding="utf-8")
 
 
 def _toml_value(text: str) -> Any:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ipadapter_core import IPAdapter, Lora
+from ipadapter_core import MATRICES, IPAdapter, Lora
 
-from ..base.sites import MATRICES, Place, Sites
+from ..base.sites import Place, Sites
 
 
 class Half(nn.Module):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import runpy
+from pathlib import Path
 from typing import Any
 
 import comfy.clip_vision
@@ -12,21 +14,9 @@ import comfy.supported_models
 import torch
 from comfy_api.latest import ComfyExtension, io
 
-UNET = {
-    "image_size": 32, "in_channels": 4, "out_channels": 4, "dtype": torch.float32, "legacy": False,
-    "use_spatial_transformer": True, "use_temporal_attention": False, "use_temporal_resblock": False,
-    "model_channels": 32, "num_res_blocks": [2, 2, 2, 2], "channel_mult": [1, 2, 4, 4],
-    "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0], "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
-    "transformer_depth_middle": 1, "use_linear_in_transformer": False, "context_dim": 768, "adm_in_channels": None,
-    "num_heads": 8, "num_head_channels": -1,
-}  # fmt: skip
-SDXL = UNET | {
-    "num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4], "transformer_depth": [0, 0, 2, 2, 10, 10],
-    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10], "transformer_depth_middle": 10,
-    "use_linear_in_transformer": True, "context_dim": 2048, "adm_in_channels": 2816, "num_classes": "sequential",
-    "num_heads": -1, "num_head_channels": 64,
-}  # fmt: skip
-CONFIGS = {"SD15": UNET, "SDXL": SDXL, "Kolors": SDXL | {"adm_in_channels": 5632}}
+# By its path: in a server only this folder is a package.
+UNETS = runpy.run_path(str(Path(__file__).resolve().parents[3] / "tools" / "unets.py"))["UNETS"]
+CONFIGS = {base: UNETS[base] | {"model_channels": 32} for base in ("SD15", "SDXL", "Kolors")}
 POOLED = {"SD15": 768, "SDXL": 1280, "Kolors": 4096}
 ENCODER = {
     "model_type": "clip_vision_model", "hidden_size": 64, "num_channels": 3, "patch_size": 32, "image_size": 224,
