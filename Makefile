@@ -46,6 +46,7 @@ evidence: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --explicit-package-bases trainer
 
 # A refactor changed nothing: `make same BASE=<revision>` runs that revision beside this tree, PARITY=--parity the
 # parity tests' figures too.
