@@ -63,12 +63,11 @@ def controls(**inputs: Any) -> dict[str, Any]:
     start_percent, end_percent: progress, 0 to 1. Raises ValueError for an empty mask.
     """
     given = DEFAULTS | inputs
-    mask = given["mask"]
     influence = Influence(
         weight=given["weight"],
         layers=given["layers"],
         curve=Curve.window(given["start_percent"], given["end_percent"]),
-        mask=None if mask is None else mask.reshape(-1, *mask.shape[-2:]),
+        mask=given["mask"],
     )
     others = ("combine", "lora_strength", "shortcut_scale")
     return {"influence": influence} | {name: given[name] for name in others}
