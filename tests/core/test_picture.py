@@ -127,7 +127,7 @@ def test_thin_pictures_need_no_memory():
     """Resized whole, 1 x 20000 would be 224 x 4480000 pixels, 3 GB."""
     code = """
 import resource, torch
-from ipadapter_core.picture import CROPS, squares
+from ipadapter_core.method.picture import CROPS, squares
 thin = [torch.rand(1, 20000, 1, 3), torch.rand(1, 1, 20000, 3)]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for picture in thin:
