@@ -113,6 +113,7 @@ def test_unknown_crop():
         square(picture(4, 4), 224, "middle")
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("crop", CROPS)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 20000), (20000, 1), (20000, 3)])
 def test_extreme_shapes(shape, crop):
@@ -123,6 +124,7 @@ def test_extreme_shapes(shape, crop):
     assert seconds < 1
 
 
+@pytest.mark.clock
 def test_thin_pictures_need_no_memory():
     """Resized whole, 1 x 20000 would be 224 x 4480000 pixels, 3 GB."""
     code = """
