@@ -62,17 +62,16 @@ def layers(host: Any, num_tokens: int, pixels: int, batch: int, **factory: Any) 
 
     unet = UNetModel(**SD15, device="meta", operations=comfy.ops.disable_weight_init)
     found = []
-    for layer in host.part("ipadapter_core").layer_table(name for name, _ in unet.named_modules()):
-        attn2 = unet.get_submodule(layer.comfyui)
+    for site in host.part("ipadapter_core").unet_sites(name for name, _ in unet.named_modules()):
+        attn2 = unet.get_submodule(site.comfyui)
         width = attn2.to_q.out_features
-        halvings = {"down": layer.level, "mid": 3, "up": 3 - layer.level}[layer.section]
+        section, level = site.place[:2]
+        halvings = {"down": level, "mid": 3, "up": 3 - level}[section]
         positions = (pixels // 8 // 2**halvings) ** 2
         q, text = (torch.randn(batch, positions, width, **factory) for _ in range(2))
         tokens = torch.randn(batch, num_tokens, CONTEXT, **factory)
         to_k, to_v = (torch.randn(width, CONTEXT, **factory) * CONTEXT**-0.5 for _ in range(2))
-        found.append(
-            LayerInput(layer.index, attn2.heads, q, text, tokens, to_k, to_v, tokens @ to_k.T, tokens @ to_v.T)
-        )
+        found.append(LayerInput(site.index, attn2.heads, q, text, tokens, to_k, to_v, tokens @ to_k.T, tokens @ to_v.T))
     return found
 
 
@@ -91,12 +90,12 @@ def recomputed(x: LayerInput) -> Tensor:
 
 def ours(host: Any, inputs: list[LayerInput]) -> Callable[[LayerInput], Tensor]:
     """The nodes' patch of each layer, as it is called inside of a model."""
-    patch, run = host.part("nodes.hosts.unet"), host.part("nodes.run")
-    prepared = {0: run.Tensors({x.index: (x.k, x.v) for x in inputs}, None)}
+    patch, layout = host.part("nodes.hosts.unet"), host.part("nodes.layout")
+    prepared = {0: layout.ReferenceTensors({x.index: host.part("ipadapter_core").ImageKV(x.k, x.v) for x in inputs})}
     calls = {}
     for x in inputs:
         layer_patch = patch.LayerPatch(x.index, lambda *_, text=x.text: text, (0,))
-        calls[x.index] = (layer_patch, {"n_heads": x.heads, "attn_precision": None, run.IMAGES: prepared})
+        calls[x.index] = (layer_patch, {"n_heads": x.heads, "attn_precision": None, layout.IMAGES: prepared})
 
     def call(x: LayerInput) -> Tensor:
         layer_patch, options = calls[x.index]

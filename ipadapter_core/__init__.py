@@ -1,59 +1,127 @@
-"""IP-Adapter (arXiv 2308.06721): the method, in plain torch. Shared by the ComfyUI nodes and the trainer."""
+"""IP-Adapter (arXiv 2308.06721): the method, in plain torch. Shared by the ComfyUI nodes and the trainer.
 
-from .facts.families import detect
-from .facts.lora import Lora, lora_of
+What is named here is what other rooms use; everything else is of the core alone.
+"""
+
+from .facts.bases import BASES, Base, base_name, base_of, find_base
+from .facts.detect import detect
+from .facts.encoders import (
+    ARCHITECTURES,
+    ENCODERS,
+    Encoder,
+    PublishedEncoder,
+    encoder_name,
+    encoder_of,
+    encoder_pixels,
+    encoder_words,
+)
+from .facts.families import BY_NAME as FAMILIES
+from .facts.families import Family
+from .facts.lora import MATRICES, Lora, lora_of
 from .facts.presets import LAYER_WEIGHTS, layer_weights
-from .facts.unet import Layer, attention_names, layer_table
-from .facts.variants import CHOICES as VARIANTS
-from .facts.variants import told
+from .facts.unet import attention_names, comfyui_block, unet_sites
+from .facts.variants import VARIANTS, resolve_variant
+from .files.build import build_adapter, extra_keys, layer_widths
 from .files.describe import describe, licence, needs
+from .files.encoders import (
+    EncoderFile,
+    encoder_of_open_clip,
+    encoder_of_weights,
+    image_tower,
+    read_config,
+    read_encoder,
+    to_open_clip,
+)
 from .files.read import WeightsFile, read_adapter, read_weights, write_adapter, write_pickle
-from .method.adapter import IPAdapter, build_adapter, extra_keys, layer_widths
-from .method.attention import ImageKV, ImageKVLayer, attention, decoupled_attention
+from .method.adapter import IPAdapter
+from .method.attention import (
+    ImageKV,
+    ImageKVLayer,
+    add_image_attention,
+    attention,
+    decoupled_attention,
+    joint_attention,
+)
+from .method.given import Given, nothing, read_identities
+from .method.influence import Curve, Influence
+from .method.site import Site
 from .method.spec import (
     AdapterSpec,
     FaceCrop,
+    Feature,
+    Identity,
     IdentityProjection,
     IdentityResamplerProjection,
     LinearProjection,
     MLPProjection,
     ResamplerProjection,
-    encoder_of_width,
 )
 
 __all__ = [
+    "ARCHITECTURES",
+    "BASES",
+    "ENCODERS",
+    "FAMILIES",
     "LAYER_WEIGHTS",
+    "MATRICES",
     "VARIANTS",
     "AdapterSpec",
+    "Base",
+    "Curve",
+    "Encoder",
+    "EncoderFile",
     "FaceCrop",
+    "Family",
+    "Feature",
+    "Given",
     "IPAdapter",
+    "Identity",
     "IdentityProjection",
     "IdentityResamplerProjection",
     "ImageKV",
     "ImageKVLayer",
-    "Layer",
+    "Influence",
     "LinearProjection",
     "Lora",
     "MLPProjection",
+    "PublishedEncoder",
     "ResamplerProjection",
+    "Site",
     "WeightsFile",
+    "add_image_attention",
     "attention",
     "attention_names",
+    "base_name",
+    "base_of",
     "build_adapter",
+    "comfyui_block",
     "decoupled_attention",
     "describe",
     "detect",
-    "encoder_of_width",
+    "encoder_name",
+    "encoder_of",
+    "encoder_of_open_clip",
+    "encoder_of_weights",
+    "encoder_pixels",
+    "encoder_words",
     "extra_keys",
-    "layer_table",
+    "find_base",
+    "image_tower",
+    "joint_attention",
     "layer_weights",
     "layer_widths",
     "licence",
     "lora_of",
     "needs",
+    "nothing",
     "read_adapter",
+    "read_config",
+    "read_encoder",
+    "read_identities",
     "read_weights",
-    "told",
+    "resolve_variant",
+    "to_open_clip",
+    "unet_sites",
     "write_adapter",
     "write_pickle",
 ]

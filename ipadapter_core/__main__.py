@@ -15,28 +15,31 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from .facts.families import detect
+from .facts.bases import base_name
+from .facts.detect import detect
+from .facts.encoders import encoder_name, encoder_of
 from .facts.lora import lora_of
-from .facts.variants import AUTO, CHOICES, told
-from .files.describe import ENCODER_FILES, family, licence, needs
+from .facts.variants import AUTO, VARIANTS, resolve_variant
+from .files.build import build_adapter, extra_keys
+from .files.describe import family, licence, needs
 from .files.read import WeightsFile, find_adapter, read_adapter, read_weights, write_adapter, write_pickle
-from .method.adapter import build_adapter, extra_keys
 
 TEXT_PROJECTION = "encoder_hid_proj."
 
 
 def describe_file(path: Path, file: WeightsFile, variant: str = AUTO) -> str:
     """A file's facts, one a line. Raises ValueError when it is no adapter, or lacks weights."""
-    spec = told(detect(file.tensors), file.metadata, variant)
+    spec = resolve_variant(detect(file.tensors), file.metadata, variant)
     build_adapter(file.tensors, spec=spec)
+    encoder = encoder_of(spec)
     lora = lora_of(file.tensors)
     kinds = Counter(str(value.dtype).removeprefix("torch.") for value in file.tensors.values())
     size = sum(value.numel() * value.element_size() for value in file.tensors.values())
     facts = {
         "file": f"{path} ({size / 2**20:.1f} MiB, {', '.join(kinds)})",
         "family": family(spec, file.metadata),
-        "base": f"{spec.base}, {len(spec.layers)} layers",
-        "encoder": f"{spec.encoder}: {ENCODER_FILES[spec.encoder]}" if spec.encoder in ENCODER_FILES else spec.encoder,
+        "base": f"{base_name(spec)}, {len(spec.layers)} layers",
+        "encoder": f"{encoder.name}: {encoder.files}" if encoder else encoder_name(spec),
         "image tokens": f"{spec.num_tokens}{' for each face' if spec.identity else ''}",
         "needs": "; ".join(needs(spec)),
         "LoRA": f"{len(lora)} matrices of rank {next(iter(lora.values()))[0].shape[1]}" if lora else "",
@@ -92,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument("--text-projection", type=Path, metavar="UNET", help="Kolors' UNet, to add its projection")
     else:
         parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
-        parser.add_argument("--variant", choices=CHOICES, default=AUTO, help="what the file cannot tell")
+        parser.add_argument("--variant", choices=VARIANTS, default=AUTO, help="what the file cannot tell")
     options = parser.parse_args(arguments)
     if is_conversion:
         return _say(partial(convert, options.source, options.target, options.text_projection), options.source)

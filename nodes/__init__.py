@@ -3,10 +3,11 @@
 from comfy_api.latest import ComfyExtension, io
 
 from . import folders
-from .apply import ApplyAdapter, ImagePromptNode
 from .encoders import LoadEncoder
 from .forms import pocket
+from .forms.apply import ApplyAdapter
 from .forms.encode_faces import EncodeFaces
+from .forms.image_prompt import ImagePromptNode
 from .forms.pocket import DrawPocketPicture, LoadPocket
 from .models import LoadAdapter
 from .prompts.combined import CombineImagePrompts

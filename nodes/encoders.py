@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,26 +12,21 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..ipadapter_core import read_weights
+from ..ipadapter_core import (
+    ARCHITECTURES,
+    ENCODERS,
+    Encoder,
+    encoder_of_open_clip,
+    encoder_of_weights,
+    image_tower,
+    read_encoder,
+)
 from . import folders
-from .models import CATEGORY
+from .sockets import CATEGORY
 
 AUTO = "auto"
 OPEN_CLIP = "open_clip: "
-# open_clip's names of the encoders that published adapters use; tags are downloaded when chosen.
-ARCHITECTURES = ["ViT-H-14", "ViT-bigG-14", "ViT-L-14", "ViT-L-14-quickgelu", "ViT-L-14-336", "ViT-L-14-336-quickgelu"]
-TAGS = [
-    f"{OPEN_CLIP}{name}"
-    for name in (
-        "ViT-H-14/laion2b_s32b_b79k",
-        "ViT-bigG-14/laion2b_s39b_b160k",
-        "ViT-L-14-quickgelu/openai",
-        "ViT-L-14-336-quickgelu/openai",
-    )
-]
-# What weights alone do not tell, by hidden width: attention heads, and the activation of the published encoder.
-HEADS = {768: 12, 1024: 16, 1280: 16, 1664: 16}
-QUICK_GELU = (768, 1024)
+TAGS = [f"{OPEN_CLIP}{one.tag}" for one in ENCODERS]  # downloaded when chosen
 
 _alive: weakref.WeakValueDictionary[Any, Any] = weakref.WeakValueDictionary()
 
@@ -56,107 +50,71 @@ def _from_tag(architecture: str, tag: str) -> comfy.clip_vision.ClipVisionModel:
     import open_clip  # here, because it takes seconds and few graphs need it
 
     model = open_clip.create_model(architecture, pretrained=tag)
-    weights = {f"visual.{key}": value for key, value in model.visual.state_dict().items()}
-    return build_encoder(weights, open_clip_config(architecture))
+    return build_encoder(dict(model.visual.state_dict()), architecture_facts(architecture))
 
 
 def _from_path(path: Path, architecture: str) -> comfy.clip_vision.ClipVisionModel:
-    known: dict[str, Any] | None = None
-    if path.is_dir():
-        known = _transformers_config(path / "config.json")
-        path = _weights_in(path)
-    if architecture != AUTO:
-        known = open_clip_config(architecture)
-    weights = dict(read_weights(path).tensors)
+    file = read_encoder(path, None if architecture == AUTO else architecture_facts(architecture))
     try:
-        return build_encoder(weights, known)
+        return build_encoder(file.weights, file.encoder)
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from error
 
 
-def _transformers_config(path: Path) -> dict[str, Any]:
-    """The vision part of a transformers config.json, with transformers' own defaults for what it leaves out."""
-    try:
-        config = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is damaged ({error}): download it again") from error
-    return {"num_attention_heads": 12, "hidden_act": "quick_gelu"} | config.get("vision_config", config)
-
-
-def _weights_in(folder: Path) -> Path:
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        if (folder / name).exists():
-            return folder / name
-    raise ValueError(f"{folder} has a config.json but neither model.safetensors nor pytorch_model.bin: add the weights")
-
-
-def open_clip_config(architecture: str) -> dict[str, Any]:
-    """An open_clip architecture's vision part in transformers' words. Raises ValueError for an unknown name."""
+def architecture_facts(architecture: str) -> Encoder:
+    """What is known of an architecture by open_clip's name. Raises ValueError for an unknown name."""
+    if architecture in ARCHITECTURES:
+        return ARCHITECTURES[architecture]
     import open_clip
 
-    config = open_clip.get_model_config(architecture)
-    if config is None or not isinstance(config["vision_cfg"].get("layers"), int):  # a ResNet has one for each stage
-        raise ValueError(f"open_clip has no vision transformer named {architecture!r}: choose one of {ARCHITECTURES}")
-    vision = config["vision_cfg"]
-    return {
-        "hidden_size": vision["width"],
-        "num_attention_heads": vision["width"] // vision.get("head_width", 64),
-        "hidden_act": "quick_gelu" if config.get("quick_gelu") else "gelu",
-    }
+    return encoder_of_open_clip(architecture, open_clip.get_model_config(architecture))
 
 
-def build_encoder(
-    weights: dict[str, Tensor], known: Mapping[str, Any] | None = None
-) -> comfy.clip_vision.ClipVisionModel:
-    """ComfyUI's CLIP_VISION from weights in open_clip's or transformers' layout.
+def build_encoder(weights: Mapping[str, Tensor], known: Encoder | None = None) -> comfy.clip_vision.ClipVisionModel:
+    """ComfyUI's CLIP_VISION from weights in open_clip's or transformers' names.
 
-    known: what the weights do not tell (heads, activation), in transformers' words; None for the published encoders.
-    Raises ValueError when the weights are no CLIP image encoder or some are missing.
+    known: what the weights do not tell (heads, activation, normalisation); None: as the published encoders'.
+    Raises ValueError when the weights are not a CLIP image encoder or some are missing.
     """
-    prefix = "visual." if any(key.startswith("visual.") for key in weights) else ""
-    weights = comfy.clip_vision.convert_to_transformers(weights, prefix)
-    config = _config(weights, known or {})
-    encoder = comfy.clip_vision.ClipVisionModel(config)
+    tower = image_tower(weights)
+    encoder = comfy.clip_vision.ClipVisionModel(comfy_config(encoder_of_weights(tower, known)))
+    named = in_transformers_names(tower)
     for key, value in encoder.get_sd().items():
-        if key in weights and weights[key].shape != value.shape:
+        if key in named and named[key].shape != value.shape:
             raise ValueError(
-                f"the image encoder's {key} is {tuple(weights[key].shape)}, expected {tuple(value.shape)}: "
+                f"the image encoder's {key} is {tuple(named[key].shape)}, expected {tuple(value.shape)}: "
                 "download it again"
             )
-    missing, _ = encoder.load_sd(weights)
+    missing, _ = encoder.load_sd(named)
     if missing:
         raise ValueError(f"the image encoder lacks {len(missing)} weights ({missing[0]}, ...): download it again")
     return encoder
 
 
-def _config(weights: Mapping[str, Tensor], known: Mapping[str, Any]) -> dict[str, Any]:
-    patches = weights.get("vision_model.embeddings.patch_embedding.weight")
-    positions = weights.get("vision_model.embeddings.position_embedding.weight")
-    if patches is None or positions is None or "visual_projection.weight" not in weights:
-        raise ValueError(
-            "no CLIP image encoder was found in it: expected open_clip's or transformers' CLIP with a projection"
-        )
-    width, channels, patch_size, _ = patches.shape
-    if known.get("hidden_size", width) != width:
-        raise ValueError(
-            f"the weights are {width} wide, the chosen architecture {known['hidden_size']}: choose {AUTO!r}"
-        )
-    if "num_attention_heads" not in known and width not in HEADS:
-        raise ValueError(
-            f"no published encoder is {width} wide: choose its architecture, or its folder with config.json"
-        )
-    layers = {key.split(".")[3] for key in weights if key.startswith("vision_model.encoder.layers.")}
+def in_transformers_names(tower: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An image tower in the names of transformers' whole model, which ComfyUI's encoder has."""
+    if "conv1.weight" in tower:
+        return comfy.clip_vision.convert_to_transformers(dict(tower), "")
+    return {
+        key if key.startswith("visual_projection.") else f"vision_model.{key}": value for key, value in tower.items()
+    }
+
+
+def comfy_config(encoder: Encoder) -> dict[str, Any]:
+    """An encoder's facts as ComfyUI's configuration of a CLIP_VISION."""
     return {
         "model_type": "clip_vision_model",
-        "hidden_size": width,
-        "num_channels": channels,
-        "patch_size": patch_size,
-        "image_size": int((len(positions) - 1) ** 0.5) * patch_size,
-        "num_hidden_layers": len(layers),
-        "intermediate_size": weights["vision_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
-        "projection_dim": weights["visual_projection.weight"].shape[0],
-        "num_attention_heads": known.get("num_attention_heads") or HEADS[width],
-        "hidden_act": known.get("hidden_act") or ("quick_gelu" if width in QUICK_GELU else "gelu"),
+        "hidden_size": encoder.width,
+        "num_channels": 3,
+        "patch_size": encoder.patch_size,
+        "image_size": encoder.image_size,
+        "image_mean": list(encoder.mean),
+        "image_std": list(encoder.std),
+        "num_hidden_layers": encoder.depth,
+        "intermediate_size": encoder.mlp_width,
+        "projection_dim": encoder.embed_dim,
+        "num_attention_heads": encoder.num_heads,
+        "hidden_act": encoder.activation,
     }
 
 

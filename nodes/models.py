@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,12 @@ from ..ipadapter_core import (
     extra_keys,
     lora_of,
     read_adapter,
-    told,
+    resolve_variant,
 )
 from . import folders
+from .sockets import CATEGORY, AdapterType, say
 
-CATEGORY = "image prompt"
 AUTO = VARIANTS[0]
-AdapterType = io.Custom("IMAGE_PROMPT_ADAPTER")
 log = logging.getLogger(__name__)
 
 
@@ -75,7 +73,7 @@ def load_adapter(path: Path, variant: str = AUTO) -> Adapter:
 def adapter_of(name: str, file: WeightsFile, variant: str = AUTO) -> Adapter:
     """An adapter from a file's content. Raises ValueError that names the file when it is none."""
     try:
-        spec = told(detect(file.tensors), file.metadata, variant)
+        spec = resolve_variant(detect(file.tensors), file.metadata, variant)
         model = build_adapter(file.tensors, operations=comfy.ops.manual_cast, spec=spec)
         lora = lora_of(file.tensors)
     except ValueError as error:
@@ -83,13 +81,6 @@ def adapter_of(name: str, file: WeightsFile, variant: str = AUTO) -> Adapter:
     if extra := extra_keys(file.tensors, spec):
         log.warning(f"{name} has {len(extra)} weights that no adapter has, left out: {', '.join(extra[:5])}")
     return Adapter(name, model, file.metadata, lora)
-
-
-def say(node: type[io.ComfyNode], text: str) -> None:
-    """Show a text on the node in the page; outside of a running server there is none."""
-    server = sys.modules.get("server")  # ComfyUI's own, never imported for this
-    if server is not None and node.hidden is not None and node.hidden.unique_id is not None:
-        server.PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
 
 
 class LoadAdapter(io.ComfyNode):

@@ -23,13 +23,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ipadapter_core import (
+    MATRICES,
     AdapterSpec,
     IdentityResamplerProjection,
     IPAdapter,
     LinearProjection,
     ResamplerProjection,
     attention_names,
-    layer_table,
+    unet_sites,
     write_pickle,
 )
 from ipadapter_core.files.whole import whole
@@ -129,8 +130,8 @@ def t2i_adapter() -> StateDict:
 def adapter(base: dict[str, Any], is_plus: bool = False) -> StateDict:
     """The published adapters for ViT-H: linear projection (base), or resampler (plus)."""
     model = unet(base)
-    table = layer_table(name for name, _ in model.named_modules())
-    widths = {layer.index: model.get_submodule(layer.comfyui).to_k.out_features for layer in table}
+    sites = unet_sites(name for name, _ in model.named_modules())
+    widths = {site.index: model.get_submodule(site.comfyui).to_k.out_features for site in sites}
     context_dim = base["context_dim"]
     spec = AdapterSpec(
         family="plus" if is_plus else "base",
@@ -149,8 +150,8 @@ def adapter(base: dict[str, Any], is_plus: bool = False) -> StateDict:
 def face_adapter(base: dict[str, Any]) -> StateDict:
     """FaceID plus for ViT-H, with the LoRA of every attention layer of the base."""
     model = unet(base)
-    table = layer_table(name for name, _ in model.named_modules())
-    layers = {index: model.get_submodule(name) for index, name in attention_names(table).items()}
+    sites = unet_sites(name for name, _ in model.named_modules())
+    layers = {index: model.get_submodule(name) for index, name in attention_names(sites).items()}
     context_dim = base["context_dim"]
     resampler = ResamplerProjection(context_dim, 4, context_dim // 64, 4 * context_dim)
     spec = AdapterSpec(
@@ -159,14 +160,14 @@ def face_adapter(base: dict[str, Any]) -> StateDict:
         feature_dim=1280,
         context_dim=context_dim,
         num_tokens=4,
-        layers=tuple(layer.index for layer in table),
+        layers=tuple(site.index for site in sites),
         projection=IdentityResamplerProjection(1024, resampler),
         identity="normed",
     )
     tensors = IPAdapter(spec, {index: layers[index].to_k.out_features for index in spec.layers}).state_dict()
     for index, layer in layers.items():
-        for name in ("to_q", "to_k", "to_v", "to_out"):
-            linear = layer.to_out[0] if name == "to_out" else getattr(layer, name)
+        for name, path in MATRICES.items():
+            linear = layer.get_submodule(path)
             tensors[f"ip_adapter.{index}.{name}_lora.down.weight"] = torch.empty(128, linear.in_features)
             tensors[f"ip_adapter.{index}.{name}_lora.up.weight"] = torch.empty(linear.out_features, 128)
     return tensors

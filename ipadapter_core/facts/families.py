@@ -1,238 +1,130 @@
-"""Which adapter a file holds, told by its keys and shapes alone. The only place that looks at keys."""
+"""The families of adapters: one row each, with all that differs between them but the projection itself.
+
+How a file tells its family is in `layouts`; what shapes cannot tell is resolved by `variants`.
+"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from ..method.spec import (
-    IDENTITY_DIM,
-    KOLORS_FEATURES,
     AdapterSpec,
-    FaceCrop,
+    Feature,
+    Identity,
     IdentityProjection,
     IdentityResamplerProjection,
     LinearProjection,
     MLPProjection,
+    Projection,
     ResamplerProjection,
 )
-from .lora import LORA_KEY
+from . import layouts
+from .layouts import HEAD_WIDTH, Layout
 
-LONGEST = 80  # characters of a key in a sentence
-HEAD_WIDTH = 64  # of every published resampler
-FACE_ID_TOKENS = 4  # FaceID portrait has 16 for each face
-FULL_FACE_TOKENS = 257  # one for each hidden state of an encoder with 16 x 16 patches and the class
-SDXL_DIM = KOLORS_DIM = 2048  # width of the text that cross-attention reads
-VIT_L_DIM = 1024  # hidden width of CLIP ViT-L
-IDENTITY_KEYS = {"proj.0.weight", "proj.2.weight", "norm.weight"}
-
-Shapes = Mapping[str, tuple[int, ...]]
+IDENTITY_HIDDEN = 1024  # of the published identity projections
+# Terms of the published files of a family; other people's files of the same layout may have others.
+APACHE = "the published ones are Apache-2.0"
+FACES = "the published ones are for research only, not for commercial use, as are insightface's face models"
+KOLORS_TERMS = "the published one is free for research; commercial use needs a registration with its authors"
+KOLORS_FACES = f"{KOLORS_TERMS}, and insightface's face models are for research only"
 
 
-class HasShape(Protocol):
+@dataclass(frozen=True)
+class Dims:
+    """What a new projection is made of. width, depth: of its resampler. feature_dim: width of what it reads."""
+
+    feature_dim: int
+    width: int
+    depth: int
+
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def resampler(self) -> ResamplerProjection:
+        return ResamplerProjection(self.width, self.depth, max(1, self.width // HEAD_WIDTH), 4 * self.width)
 
 
-# What people put in place of an adapter: (a key's pattern, what it is, what to do).
-STRANGERS = [
-    (r"^ip_adapter_proj_model\.", "a FLUX adapter", "this pack runs adapters for UNet models"),
-    (r"^(lora_|lycoris_)|[._]lora\d?[._](up|down|A|B)\.", "a LoRA", "load it with ComfyUI's LoRA loader"),
-    (r"^model\.diffusion_model\.|^cond_stage_model\.", "a full checkpoint", "load it with Load Checkpoint"),
-    (r"^control_model\.|controlnet_|zero_convs\.|^controlnet", "a ControlNet", "load it with Load ControlNet Model"),
-    (r"^(adapter\.)?body\.0\.", "a T2I-Adapter", "load it with Load ControlNet Model"),
-    (r"^(vision_model|visual)\.", "an image encoder", "put it in models/clip_vision"),
-    (r"^(first_stage_model|decoder|encoder)\.", "a VAE", "load it with Load VAE"),
-    (r"^(text_model|transformer\.text_model)\.", "a text encoder", "load it with Load CLIP"),
-    (r"^(double|joint|transformer)_blocks\.", "a diffusion transformer", "load it with Load Diffusion Model"),
-    (r"^(input_blocks|down_blocks|up_blocks|conv_in)", "a UNet alone", "load it with Load Diffusion Model"),
-]
+@dataclass(frozen=True)
+class Training:
+    """How a new adapter of a family is shaped.
 
-
-def detect(state_dict: Mapping[str, HasShape]) -> AdapterSpec:
-    """Tell family, widths, tokens and layers of a flattened adapter (`image_proj.*`, `ip_adapter.*`).
-
-    Only keys and shapes are read, so shapes without data will do. What they cannot tell is left at its default:
-    `variant.told` asks the file's metadata and the user.
-    Raises ValueError when the file is no adapter, or of a family that this version does not run.
+    projection: made of the dims. num_tokens: as published; 0: one for each hidden state. lora_rank: of the LoRA that is
+    trained beside; 0: none. width: of the resampler; "base": as published for the base, "context": the text's, None:
+    there is none. shaped_by: what a training's settings may change, of num_tokens, width, depth and lora_rank.
     """
-    shapes = {key: tuple(value.shape) for key, value in state_dict.items()}
-    layers = _layers(shapes)
-    if any(index % 2 == 0 for index in layers):  # a UNet's cross-attention is odd; transformers count on without gaps
-        raise ValueError(
-            "this file is a FLUX or SD3.5 adapter, a family that this version does not run: choose one for a UNet model"
-        )
-    proj = {key.removeprefix("image_proj."): shape for key, shape in shapes.items() if key.startswith("image_proj.")}
-    try:
-        context_dim = shapes[f"ip_adapter.{layers[0]}.to_k_ip.weight"][1]
-        found = _family(proj, context_dim, any(LORA_KEY.match(key) for key in shapes))
-    except (IndexError, ValueError, ZeroDivisionError) as error:  # a matrix that is none
-        raise ValueError("the adapter's weights have shapes that no adapter has: download it again") from error
-    if found is None:
-        raise ValueError(
-            f"the adapter's projection is of an unknown kind (found {_some(proj)}): "
-            "expected a linear, MLP, resampler or identity projection; please report the file's name"
-        )
-    return AdapterSpec(
-        context_dim=context_dim, layers=layers, has_text_projection="encoder_hid_proj.weight" in shapes, **found
-    )
+
+    projection: Callable[[Dims], Projection]
+    num_tokens: int
+    shaped_by: tuple[str, ...]
+    lora_rank: int = 0
+    width: str | None = None
 
 
-# What a family's function gives: fields of the spec. It is None where the projection is of another family.
-Fields = dict[str, Any] | None
+@dataclass(frozen=True)
+class Family:
+    """read: the spec of a file's layout, or None. feature, identity: what it reads, as in a spec.
+
+    terms: licence of the published files. options: fields of the spec that shapes cannot tell, and metadata does.
+    variants: those fields' values by the name that people choose. training: None: the trainer does not train it.
+    has_face_crop: it reads the face's picture as the base's row says.
+    """
+
+    name: str
+    read: Callable[[Layout], AdapterSpec | None]
+    feature: Feature | None
+    identity: Identity | None = None
+    terms: str = APACHE
+    options: tuple[str, ...] = ()
+    variants: Mapping[str, Mapping[str, bool]] = field(default_factory=dict)
+    training: Training | None = None
+    has_face_crop: bool = False
 
 
-def _family(proj: Shapes, context_dim: int, has_lora: bool) -> Fields:
-    """The fields that the projection's keys and shapes tell, specific before general."""
-    return (
-        _face_id_plus(proj, context_dim, has_lora)
-        or _face_id(proj, has_lora)
-        or _unnorm(proj)
-        or _kolors_plus(proj, context_dim)
-        or _plus(proj)
-        or _full_face(proj)
-        or _base(proj, context_dim)
-    )
+# Specific before general: the first row that reads a layout is its family.
+FAMILIES = (
+    Family(
+        "Kolors FaceID plus", layouts.kolors_face_id_plus, "penultimate", "raw",
+        terms=KOLORS_FACES, options=("shortcut",), has_face_crop=True,
+    ),
+    Family(
+        "FaceID plus", layouts.face_id_plus, "penultimate", "normed",
+        terms=FACES, options=("shortcut",), has_face_crop=True,
+        variants={"FaceID plus v1": {"shortcut": False}, "FaceID plus v2": {"shortcut": True}},
+        training=Training(
+            lambda dims: IdentityResamplerProjection(IDENTITY_HIDDEN, dims.resampler), num_tokens=4,
+            shaped_by=("num_tokens", "depth", "lora_rank"), lora_rank=128, width="context",
+        ),
+    ),
+    Family(
+        "FaceID", layouts.face_id, None, "normed",
+        terms=FACES,
+        training=Training(
+            lambda _: IdentityProjection(IDENTITY_HIDDEN), num_tokens=4,
+            shaped_by=("num_tokens", "lora_rank"), lora_rank=128,
+        ),
+    ),
+    Family("FaceID portrait", layouts.face_id_portrait, None, "normed", terms=FACES),
+    Family("FaceID portrait unnorm", layouts.face_id_unnorm, None, "raw", terms=FACES),
+    Family("Kolors plus", layouts.kolors_plus, "penultimate", terms=KOLORS_TERMS),
+    Family(
+        "full-face", layouts.full_face, "penultimate",
+        options=("zero_features",),
+        variants={"full-face, zero features": {"zero_features": True}},
+        training=Training(lambda dims: MLPProjection(dims.feature_dim), num_tokens=0, shaped_by=()),
+    ),
+    Family(
+        "plus", layouts.plus, "penultimate",
+        training=Training(
+            lambda dims: dims.resampler, num_tokens=16, shaped_by=("num_tokens", "width", "depth"), width="base",
+        ),
+    ),
+    Family(
+        "base", layouts.base, "pooled",
+        training=Training(lambda _: LinearProjection(), num_tokens=4, shaped_by=("num_tokens",)),
+    ),
+)  # fmt: skip
+BY_NAME = {family.name: family for family in FAMILIES}
 
 
-def _face_id(proj: Shapes, has_lora: bool) -> Fields:
-    """FaceID, and its portrait: the same keys, without a LoRA and with more tokens."""
-    if not (proj.keys() >= IDENTITY_KEYS and proj["proj.0.weight"][1] == IDENTITY_DIM):
-        return None
-    num_tokens = proj["proj.2.weight"][0] // proj["norm.weight"][0]
-    return {
-        "family": "FaceID" if has_lora or num_tokens == FACE_ID_TOKENS else "FaceID portrait",
-        "feature": None,
-        "feature_dim": 0,
-        "identity": "normed",
-        "num_tokens": num_tokens,
-        "projection": IdentityProjection(proj["proj.0.weight"][0]),
-        "has_lora": has_lora,
-    }
-
-
-def _face_id_plus(proj: Shapes, context_dim: int, has_lora: bool) -> Fields:
-    """FaceID plus, and Kolors': there the tokens are as wide as the text before the base projects it."""
-    perceiver = _perceiver(proj, "perceiver_resampler.")
-    found = _face_id(proj, has_lora)
-    if perceiver is None or found is None:
-        return None
-    token_dim = proj["norm.weight"][0]
-    found |= {
-        "family": "FaceID plus",
-        "feature": "penultimate",
-        "feature_dim": proj["perceiver_resampler.proj_in.weight"][1],
-        "projection": IdentityResamplerProjection(proj["proj.0.weight"][0], perceiver),
-        "face_crop": FaceCrop("aligned", 256 if context_dim == SDXL_DIM else 224),
-        "shortcut": True,  # v2's, and that of every published file but the first one
-    }
-    if token_dim == context_dim:
-        return found
-    return found | {
-        "family": "Kolors FaceID plus",
-        "identity": "raw",
-        "token_dim": token_dim,
-        "face_crop": FaceCrop("box", 336),
-        "feature_length": KOLORS_FEATURES,
-        "zero_features": True,
-    }
-
-
-def _plus(proj: Shapes) -> Fields:
-    """plus, plus-face, composition: one layout."""
-    resampler = _perceiver(proj, "")
-    if resampler is None or "latents" not in proj:
-        return None
-    return {
-        "family": "plus",
-        "feature": "penultimate",
-        "feature_dim": proj["proj_in.weight"][1],
-        "num_tokens": proj["latents"][1],
-        "projection": resampler,
-    }
-
-
-def _unnorm(proj: Shapes) -> Fields:
-    """The resampler of plus on an identity, as a sequence of one and not normed."""
-    found = _plus(proj)
-    if found is None or found["feature_dim"] != IDENTITY_DIM:
-        return None
-    return found | {"family": "FaceID portrait unnorm", "feature": None, "feature_dim": 0, "identity": "raw"}
-
-
-def _kolors_plus(proj: Shapes, context_dim: int) -> Fields:
-    """The resampler of plus, as wide as Kolors' text, on ViT-L."""
-    found = _plus(proj)
-    if found is None or found["feature_dim"] != VIT_L_DIM:
-        return None
-    is_kolors = context_dim == found["projection"].width == KOLORS_DIM
-    return found | {"family": "Kolors plus", "feature_length": KOLORS_FEATURES} if is_kolors else None
-
-
-def _full_face(proj: Shapes) -> Fields:
-    if not proj.keys() >= {"proj.0.weight", "proj.2.weight", "proj.3.weight"}:
-        return None
-    hidden, feature_dim = proj["proj.0.weight"]
-    return {
-        "family": "full-face",
-        "feature": "penultimate",
-        "feature_dim": feature_dim,
-        "num_tokens": FULL_FACE_TOKENS,
-        "projection": MLPProjection(hidden),
-    }
-
-
-def _base(proj: Shapes, context_dim: int) -> Fields:
-    """base, light, vit-G: one layout."""
-    if not proj.keys() >= {"proj.weight", "norm.weight"}:
-        return None
-    rows, feature_dim = proj["proj.weight"]
-    return {
-        "family": "base",
-        "feature": "pooled",
-        "feature_dim": feature_dim,
-        "num_tokens": rows // context_dim,
-        "projection": LinearProjection(),
-    }
-
-
-def _perceiver(proj: Shapes, prefix: str) -> ResamplerProjection | None:
-    """The perceiver layers under this prefix, or None where there are none."""
-    names = ("proj_in.weight", "proj_out.weight", "layers.0.0.to_q.weight", "layers.0.1.1.weight")
-    if any(prefix + name not in proj for name in names):
-        return None
-    depth = len({key.removeprefix(prefix).split(".")[1] for key in proj if key.startswith(f"{prefix}layers.")})
-    return ResamplerProjection(
-        width=proj[f"{prefix}proj_in.weight"][0],
-        depth=depth,
-        num_heads=proj[f"{prefix}layers.0.0.to_q.weight"][0] // HEAD_WIDTH,
-        ff_width=proj[f"{prefix}layers.0.1.1.weight"][0],
-    )
-
-
-def _layers(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
-    indices = {int(match[1]) for key in shapes if (match := re.match(r"ip_adapter\.(\d+)\.to_k_ip\.weight$", key))}
-    if not indices or not any(key.startswith("image_proj.") for key in shapes):
-        raise ValueError(_what_it_is_instead(shapes))
-    return tuple(sorted(indices))
-
-
-def _what_it_is_instead(keys: Mapping[str, object]) -> str:
-    for pattern, name, action in STRANGERS:
-        if any(re.search(pattern, key) for key in keys):
-            return f"this file is {name}, not an IP-Adapter: {action}"
-    if keys and all(key.startswith("image_proj.") for key in keys):
-        return (
-            "this file holds image_proj.* alone, without K' and V' (ip_adapter.*): it is a part of an adapter, or a "
-            "simple adapter that was trained with appended attention: choose one with decoupled attention"
-        )
-    return (
-        f"this file is not an IP-Adapter: found the keys {_some(keys)}, expected image_proj.* and ip_adapter.*: "
-        "choose an adapter file (.safetensors or .bin)"
-    )
-
-
-def _some(keys: Mapping[str, object]) -> str:
-    names = [key if len(key) < LONGEST else f"{key[:LONGEST]}..." for key in sorted(keys)]
-    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "") if names else "none"
+def read_layout(found: Layout) -> AdapterSpec | None:
+    """The spec of the first family that has this layout; None: of no known one."""
+    return next((spec for family in FAMILIES if (spec := family.read(found)) is not None), None)

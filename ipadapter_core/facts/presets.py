@@ -1,47 +1,48 @@
 """Weights of single layers, by preset.
 
 A preset is a rule over the attention modules in forward order (down, middle, up), as people who tune adapters by layer
-count them: SD1.5 and SD2 have 16 of one layer each, SDXL has 11 with 70 layers in all.
+count them: SD1.5 and SD2 have 16 of one layer each, SDXL has 11 with 70 layers in all. Its numbers are the base's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from .unet import Layer
+from ..method.influence import ALL
+from ..method.site import Site
+from .bases import BASES
 
 FORWARD = ("down", "mid", "up")
 
-# Preset to {number of attention modules: {module in forward order: weight}}; modules that are not named get 0.
-STYLE = {16: dict.fromkeys([0, 1, 2, 3, *range(9, 16)], 1.0), 11: {6: 1.0}}
-COMPOSITION = {16: {4: 0.25, 5: 1.0}, 11: {3: 1.0}}
-PRESETS: dict[str, dict[int, dict[int, float]]] = {
-    "style": STYLE,
-    "composition": COMPOSITION,
-    "style + composition": {size: STYLE[size] | COMPOSITION[size] for size in STYLE},
-}
-ALL = "all"
 MIDDLE_OFF = "middle off (as in older packs)"
+PRESETS = tuple(dict.fromkeys(name for base in BASES for name in base.presets))
 LAYER_WEIGHTS = (ALL, *PRESETS, MIDDLE_OFF)
 
 
-def layer_weights(preset: str, table: Sequence[Layer]) -> dict[int, float]:
-    """The weight of each layer of `table`, by checkpoint index; layers of weight 0 are left out.
+def layer_weights(preset: str, sites: Sequence[Site]) -> dict[int, float]:
+    """The weight of each of `sites`, by checkpoint index; layers of weight 0 are left out.
 
     Raises ValueError for an unknown preset, and for one that is not known for a base of this shape.
     """
     if preset == ALL:
-        return {layer.index: 1.0 for layer in table}
+        return {site.index: 1.0 for site in sites}
     if preset == MIDDLE_OFF:
-        return {layer.index: 1.0 for layer in table if layer.section != "mid"}
+        return {site.index: 1.0 for site in sites if site.place[0] != "mid"}
     if preset not in PRESETS:
         raise ValueError(f"unknown layer weights {preset!r}: choose one of {', '.join(LAYER_WEIGHTS)}")
-    modules = sorted({layer.module for layer in table}, key=lambda module: (FORWARD.index(module[0]), *module[1:]))
-    if len(modules) not in PRESETS[preset]:
+    modules = sorted({_module(site) for site in sites}, key=lambda module: (FORWARD.index(module[0]), *module[1:]))
+    known = [base for base in BASES if preset in base.presets]
+    weights = next((base.presets[preset] for base in known if base.num_modules == len(modules)), None)
+    if weights is None:
         raise ValueError(
-            f"the layer weights {preset!r} are known for SD1.5, SD2 and SDXL; "
+            f"the layer weights {preset!r} are known for {', '.join(base.name for base in known)}; "
             f"this model has {len(modules)} attention modules: choose {ALL!r}"
         )
-    weights = PRESETS[preset][len(modules)]
     by_module = {module: weights.get(number, 0.0) for number, module in enumerate(modules)}
-    return {layer.index: by_module[layer.module] for layer in table if by_module[layer.module]}
+    return {site.index: by_module[_module(site)] for site in sites if by_module[_module(site)]}
+
+
+def _module(site: Site) -> tuple[Any, ...]:
+    """The attention module of a UNet that a site is part of: (section, level, attention module)."""
+    return site.place[:3]

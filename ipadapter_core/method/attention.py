@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
@@ -16,29 +17,48 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class ImageKV(NamedTuple):
-    """K' and V' of one layer for one image prompt, the weight already folded into V'.
+    """K' and V' of one layer for one image prompt, its weight already folded into V'.
 
-    k, v: [B, T, D]. mask: [B or 1, N, 1] or None, where the image prompt acts.
+    k, v: [B, T, D]. factor: [B or 1, N or 1, 1], what the attended is multiplied with: a mask, a step's weight, or both
+    in one; None: nothing is multiplied.
     """
 
     k: Tensor
     v: Tensor
-    mask: Tensor | None = None
+    factor: Tensor | None = None
 
 
 def decoupled_attention(
     q: Tensor, k: Tensor, v: Tensor, images: Iterable[ImageKV], text: Attend, image: Attend
 ) -> Tensor:
-    """Attention(Q, K, V) + the sum over image prompts of mask * Attention(Q, K', V') (IP-Adapter, eq. 5 and 6).
+    """Attention(Q, K, V) + the sum over image prompts of factor * Attention(Q, K', V') (IP-Adapter, eq. 5 and 6).
 
     q: [B, N, D]; k, v: [B, T, D] of the text. `text` and `image` are the attentions to call, the host's own.
     The paper's scale is a factor of V', because attention is linear in V.
     """
-    out = text(q, k, v)
+    return add_image_attention(text(q, k, v), q, images, image)
+
+
+def add_image_attention(out: Tensor, q: Tensor, images: Iterable[ImageKV], attend: Attend) -> Tensor:
+    """The second term of eq. 5, added to what the base attended (`out` [B, N, D]), for hosts that have that already.
+
+    An adapter whose keys include the base's own, as SD3.5's, gives them in its K' and V'.
+    """
     for prompt in images:
-        attended = image(q, prompt.k, prompt.v)
-        out = out + (attended if prompt.mask is None else attended * prompt.mask)
+        attended = attend(q, prompt.k, prompt.v)
+        out = out + (attended if prompt.factor is None else attended * prompt.factor)
     return out
+
+
+def joint_attention(q: Tensor, k: Tensor, v: Tensor, images: Iterable[ImageKV], attend: Attend) -> Tensor:
+    """Attention(Q, [K, K'], [V, V']): one softmax over the base's tokens and the pictures' (section 4.4.2).
+
+    q: [B, N, D]; k, v: [B, T, D]. One softmax has no share of the picture's own, so a factor has no meaning here.
+    """
+    images = tuple(images)
+    assert all(image.factor is None for image in images), "one softmax has nothing to multiply"
+    keys, values = [k, *(image.k for image in images)], [v, *(image.v for image in images)]
+    return attend(q, torch.cat(keys, 1), torch.cat(values, 1))
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> Tensor:

@@ -10,15 +10,6 @@ Identity = Literal["normed", "raw"]
 
 IDENTITY_DIM = 512  # of ArcFace
 
-# Widths of the image encoders that adapters were published for: (pooled embedding, hidden states).
-ENCODERS = {
-    "CLIP ViT-H/14": (1024, 1280),
-    "CLIP ViT-bigG/14": (1280, 1664),
-    "CLIP ViT-L/14": (768, 1024),
-}
-KOLORS = "Kolors"
-KOLORS_FEATURES = 577  # hidden states of CLIP ViT-L/14 at 336 px: 24 x 24 patches and the class
-
 
 @dataclass(frozen=True)
 class LinearProjection:
@@ -84,6 +75,7 @@ class AdapterSpec:
     face_crop: the picture of the face that the encoder sees; None: whatever picture there is.
     shortcut: the identity's tokens are added to the resampled ones (FaceID plus v2).
     zero_features: "no picture" is hidden states of zeros, not those of a picture of zeros.
+    base: the base's name where its shapes are another's too (Kolors has SDXL's); else "".
     has_lora: the file has LoRA matrices for the base model. has_text_projection: it has the projection of text.
     """
 
@@ -102,36 +94,9 @@ class AdapterSpec:
     zero_features: bool = False
     has_lora: bool = False
     has_text_projection: bool = False
+    base: str = ""
 
     @property
     def projected_dim(self) -> int:
         """Width of what the projection gives."""
         return self.token_dim or self.context_dim
-
-    @property
-    def base(self) -> str:
-        """The base model that the shapes belong to, for people."""
-        return KOLORS if self.family.startswith(KOLORS) else self.base_of(self.context_dim, len(self.layers))
-
-    @staticmethod
-    def base_of(context_dim: int, num_layers: int) -> str:
-        """Name the base with such text states and cross-attention layers; say the numbers where they are nobody's."""
-        known = {(768, 16): "SD1.5", (1024, 16): "SD2", (2048, 70): "SDXL"}
-        unknown = f"a model with {num_layers} cross-attention layers and {context_dim}-wide text"
-        return known.get((context_dim, num_layers), unknown)
-
-    @property
-    def encoder(self) -> str:
-        """The image encoder whose features fit, for people."""
-        if self.feature is None:
-            return "no image encoder"
-        return encoder_of_width(self.feature, self.feature_dim, self.feature_length)
-
-
-def encoder_of_width(feature: Feature, width: int, length: int | None = None) -> str:
-    """Name the published encoder whose `feature` is `width` wide; say the width where there is none."""
-    position = 0 if feature == "pooled" else 1
-    names = [name for name, widths in ENCODERS.items() if widths[position] == width]
-    if not names:
-        return f"an encoder with {width}-wide {feature} features"
-    return f"{names[0]}-336" if length == KOLORS_FEATURES else names[0]

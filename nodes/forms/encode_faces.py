@@ -13,11 +13,10 @@ from ...ipadapter_core import FaceCrop
 from ...ipadapter_core.method.picture import squares
 from ...ipadapter_core.method.spec import IDENTITY_DIM
 from .. import folders
-from ..models import CATEGORY
 from ..prompts.combined import CombinedPrompt
 from ..prompts.faces import FacePrompt
 from ..prompts.insight import CHOICES, Face, FaceModel, chosen, face_models, model_folder
-from ..prompts.pictures import PromptType
+from ..sockets import CATEGORY, PromptType
 
 ALIGNED, BOX = FaceCrop("aligned", 256), FaceCrop("box", 336)  # what is shown
 

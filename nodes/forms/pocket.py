@@ -10,7 +10,7 @@ from ...pocket.comfyui import load_clip, load_controlnet, load_model, load_vae
 from ...pocket.places import Places
 from ...pocket.world import drawing, scenes
 from .. import folders
-from ..models import CATEGORY
+from ..sockets import CATEGORY
 
 PLACES = Places()
 SHOWN = 3  # times as large as it is, on the node itself: the page shows small pictures as small as they are

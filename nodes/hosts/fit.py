@@ -6,38 +6,39 @@ from typing import Any
 
 import torch
 
-from ...ipadapter_core import AdapterSpec, Layer
-from ...ipadapter_core.method.spec import KOLORS
+from ...ipadapter_core import BASES, Site, base_name, base_of, find_base
+from ...ipadapter_core.facts.bases import numbers_of
 from ..models import Adapter
 
-KOLORS_VECTOR = 5632  # of pooled text and sizes; SDXL's is 2816
 
-
-def check_base(adapter: Adapter, model: Any, table: list[Layer]) -> None:
+def check_base(adapter: Adapter, model: Any, sites: list[Site]) -> None:
     """Hold the adapter's layers and widths to the model's. Raises ValueError when they differ."""
     spec = adapter.spec
     unet = model.get_model_object("diffusion_model")
-    to_k = [unet.get_submodule(layer.comfyui).to_k for layer in table]
-    widths = {layer.index: module.out_features for layer, module in zip(table, to_k)}
+    to_k = [unet.get_submodule(site.comfyui).to_k for site in sites]
+    widths = {site.index: module.out_features for site, module in zip(sites, to_k)}
     context = to_k[0].in_features
-    ours = {index: adapter.model.ip_adapter[str(index)].to_k_ip.out_features for index in spec.layers}
-    found = KOLORS if is_kolors(unet) else AdapterSpec.base_of(context, len(table))
-    # SDXL and Kolors have the same layers, but no adapter of one knows the other's.
-    if ours != widths or spec.context_dim != context or (KOLORS in (found, spec.base) and found != spec.base):
-        if found == spec.base:
-            found += f" with layers {min(widths.values())} to {max(widths.values())} wide"
-        raise ValueError(
-            f"the adapter {adapter.name} is for {spec.base}, but the model is {found}: "
-            f"load an adapter for {found}, or a checkpoint of {spec.base}"
-        )
+    ours = adapter.model.widths
+    wanted, found = base_of(spec), find_base(context, len(sites), _vector_dim(unet))
+    # Kolors has SDXL's layers, but no adapter of one knows the other's: the rows tell them apart.
+    if ours == widths and spec.context_dim == context and wanted == found:
+        return
+    name = found.name if found else numbers_of(context, len(sites))
+    if wanted == found:
+        name += f" with layers {min(widths.values())} to {max(widths.values())} wide"
+    raise ValueError(
+        f"the adapter {adapter.name} is for {base_name(spec)}, but the model is {name}: "
+        f"load an adapter for {name}, or a checkpoint of {base_name(spec)}"
+    )
 
 
-def is_kolors(unet: Any) -> bool:
-    """Whether a UNet is Kolors': told by its projection of text, or by its wider vector of text and sizes."""
-    if hasattr(unet, "encoder_hid_proj"):
-        return True
+def _vector_dim(unet: Any) -> int | None:
+    """Width of the pooled text and sizes that a UNet reads, which tells Kolors from SDXL; None: nobody's."""
+    if hasattr(unet, "encoder_hid_proj"):  # the base that projects its text
+        return next(base.vector_dim for base in BASES if base.text_dim)
     label = getattr(unet, "label_emb", None)
-    return isinstance(label, torch.nn.Sequential) and getattr(label[0][0], "in_features", 0) == KOLORS_VECTOR
+    found = getattr(label.get_submodule("0.0"), "in_features", None) if isinstance(label, torch.nn.Sequential) else None
+    return found if any(base.vector_dim == found for base in BASES) else None
 
 
 def text_projection(adapter: Adapter, model: Any) -> Any:

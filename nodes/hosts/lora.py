@@ -9,14 +9,14 @@ import comfy.lora
 import torch
 from torch import Tensor
 
-from ...ipadapter_core import Layer, attention_names
+from ...ipadapter_core import MATRICES, Site, attention_names
 from ..models import Adapter
 
 log = logging.getLogger(__name__)
 ALIKE = 1e-2  # relative difference of two LoRAs that are the same one in another precision or at another strength
 
 
-def with_lora(model: Any, adapter: Adapter, strength: float, table: list[Layer]) -> Any:
+def with_lora(model: Any, adapter: Adapter, strength: float, sites: list[Site]) -> Any:
     """A clone of MODEL with the adapter's LoRA, or the model itself: without a LoRA, at strength 0, or where it has
     the same one already (from a LoRA loader, or from an adapter of the same file).
 
@@ -24,13 +24,13 @@ def with_lora(model: Any, adapter: Adapter, strength: float, table: list[Layer])
     """
     if not adapter.lora or strength == 0:
         return model
-    names = attention_names(table)
+    names = attention_names(sites)
     matrices: dict[str, Tensor] = {}
     keys: dict[str, str] = {}
     for (index, projection), (up, down) in adapter.lora.items():
         if index not in names:
             raise ValueError(f"the LoRA of {adapter.name} has an attention layer {index} that the model has not")
-        name = f"{names[index]}.{'to_out.0' if projection == 'to_out' else projection}"
+        name = f"{names[index]}.{MATRICES[projection]}"
         keys[name] = f"diffusion_model.{name}.weight"
         matrices |= {f"{name}.lora_up.weight": up, f"{name}.lora_down.weight": down}
     if has_lora(model, adapter, names):
@@ -46,8 +46,7 @@ def with_lora(model: Any, adapter: Adapter, strength: float, table: list[Layer])
 def check_shapes(model: Any, adapter: Adapter, names: dict[int, str]) -> None:
     unet = model.get_model_object("diffusion_model")
     for (index, projection), (up, down) in adapter.lora.items():
-        attention = unet.get_submodule(names[index])
-        layer = attention.to_out[0] if projection == "to_out" else getattr(attention, projection)
+        layer = unet.get_submodule(f"{names[index]}.{MATRICES[projection]}")
         if (up.shape[0], down.shape[1]) != (layer.out_features, layer.in_features):
             raise ValueError(
                 f"the LoRA of {adapter.name} changes a {up.shape[0]} x {down.shape[1]} matrix, but the model's "
@@ -59,7 +58,7 @@ def check_shapes(model: Any, adapter: Adapter, names: dict[int, str]) -> None:
 def has_lora(model: Any, adapter: Adapter, names: dict[int, str]) -> bool:
     """Whether the model has this LoRA, at any strength; told by its smallest matrix, whatever file it came from."""
     index, projection = min(adapter.lora, key=lambda place: adapter.lora[place][0].shape[0])
-    key = f"diffusion_model.{names[index]}.{'to_out.0' if projection == 'to_out' else projection}.weight"
+    key = f"diffusion_model.{names[index]}.{MATRICES[projection]}.weight"
     ours = _product(*adapter.lora[index, projection])
     for strength, patch, *_ in model.patches.get(key, []):
         weights = getattr(patch, "weights", None)

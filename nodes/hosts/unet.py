@@ -1,24 +1,28 @@
-"""The one file that touches ComfyUI's model patcher: image prompts on a clone of a model.
+"""UNets (SD1.5, SD2, SDXL, Kolors): a patch on each cross-attention layer, around whatever attention was there.
 
-Apply puts two things on the clone: a `LayerPatch` on each cross-attention layer, which adds image attention to whatever
-attention was there, and an `ImageRun`, wrapped around sampling, which gives the patches their tensors. A patch only
-reads tensors, so that a compiled model is not compiled again for another picture.
+A patch only reads tensors, so that a compiled model is not compiled again for another picture.
+
+Shapes: B batch, N positions of a layer, T tokens, D width of a layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import torch.nn.functional as F
+import torch
 from comfy.ldm.modules.attention import optimized_attention
-from comfy.patcher_extension import CallbacksMP, WrappersMP
-from einops import rearrange
+from comfy.patcher_extension import CallbacksMP
 from torch import Tensor
 
-from ...ipadapter_core import ImageKV, Layer, attention, decoupled_attention, layer_table
-from ..run import IMAGES, KEY, ImageRun, Reference
+from ...ipadapter_core import Site, attention, comfyui_block, decoupled_attention, unet_sites
+from ..layout import KEY
+from ..models import Adapter
+from ..reference import Reference
+from .fit import check_base, text_projection
+from .host import Host, images_of
+from .lora import with_lora
 
 
 class LayerPatch:
@@ -50,91 +54,62 @@ class LayerPatch:
             precision = extra_options.get("attn_precision")
             return optimized_attention(q, k, v, heads, attn_precision=precision, transformer_options=extra_options)
 
+        images = images_of(extra_options, self.index, q, lambda: _grid(extra_options), self.positions)
         # The image's few tokens need no special kernel: torch's own, so that a low-precision one never changes them.
-        image = partial(attention, num_heads=heads)
-        out = decoupled_attention(q, k, v, self._images(q, extra_options), text, image)
+        out = decoupled_attention(q, k, v, images, text, partial(attention, num_heads=heads))
         for callback, kwargs in self.added:
             sigma = float(extra_options["sigmas"][0]) if "sigmas" in extra_options else kwargs["sigma_start"]
             if kwargs["sigma_end"] <= sigma <= kwargs["sigma_start"]:
                 out = (out + callback(out, q, k, v, extra_options, **kwargs)).to(q.dtype)
         return out
 
-    def _images(self, q: Tensor, extra_options: dict[str, Any]) -> list[ImageKV]:
-        if IMAGES not in extra_options:
-            raise RuntimeError("an image prompt works inside a sampler; a node called this model without one")
-        images = []
-        for position in self.positions:
-            tensors = extra_options[IMAGES].get(position)
-            if tensors is not None and self.index in tensors.layers:
-                k, v = tensors.layers[self.index]
-                images.append(ImageKV(k.to(q), v.to(q), _grid(tensors.mask, q, extra_options)))
-        return images
+
+class UNet(Host):
+    """ComfyUI's UNetModel of any depth, known by the names of its modules."""
+
+    def sites(self, model: Any) -> list[Site]:
+        unet = model.get_model_object("diffusion_model")
+        return unet_sites((name for name, _ in unet.named_modules()), getattr(unet, "num_res_blocks", 2))
+
+    def check(self, adapter: Adapter, model: Any, sites: list[Site]) -> None:
+        check_base(adapter, model, sites)
+
+    def text_projection(self, adapter: Adapter, model: Any) -> torch.nn.Linear | None:
+        return text_projection(adapter, model)
+
+    def with_lora(self, model: Any, adapter: Adapter, strength: float, sites: list[Site]) -> Any:
+        return with_lora(model, adapter, strength, sites)
+
+    def put(self, clone: Any, reference: Reference, sites: list[Site], position: int) -> Any:
+        clone.remove_callbacks_with_key(CallbacksMP.ON_CLONE, KEY)
+        clone.add_callback_with_key(CallbacksMP.ON_CLONE, KEY, _own_patches)
+        blocks = {site.index: comfyui_block(site) for site in sites}
+        for index, block in blocks.items():
+            if index in reference.layer_weights:
+                is_alone = sum(other[:2] == block[:2] for other in blocks.values()) == 1
+                _patch_layer(clone, index, block, position, is_alone)
+        return clone
 
 
-def _grid(mask: Tensor | None, q: Tensor, extra_options: dict[str, Any]) -> Tensor | None:
-    """A mask [B, 1, h, w] on the layer's own grid of positions: [B, N, 1]."""
-    if mask is None:
-        return None
-    height, width = extra_options["activations_shape"][-2:]
-    return rearrange(F.interpolate(mask, (height, width), mode="area"), "b 1 h w -> b (h w) 1").to(q)
+def _grid(options: Mapping[str, Any]) -> tuple[int, int]:
+    height, width = options["activations_shape"][-2:]
+    return height, width
 
 
-def cross_attention(model: Any) -> list[Layer]:
-    """The cross-attention layers of a MODEL's UNet, in checkpoint order.
-
-    Raises ValueError when there are none, as in DiT models.
-    """
-    unet = model.get_model_object("diffusion_model")
-    blocks = getattr(unet, "num_res_blocks", 2)
-    table = layer_table((name for name, _ in unet.named_modules()), blocks if isinstance(blocks, int) else blocks[0])
-    if not table:
-        raise ValueError(
-            f"this model ({type(model.model).__name__}) has no cross-attention layers to put an image prompt in: "
-            "use a UNet model (SD1.5, SD2, SDXL)"
-        )
-    return table
-
-
-def apply(model: Any, reference: Reference, table: list[Layer]) -> Any:
-    """A clone of MODEL with one more reference; the model itself stays as it is."""
-    clone = model.clone()
-    before = clone.get_attachment(KEY) or ImageRun()
-    run = ImageRun((*before.references, reference))
-    clone.set_attachments(KEY, run)
-    for kind, wrapper in (
-        (WrappersMP.OUTER_SAMPLE, run.outer_sample),
-        (WrappersMP.SAMPLER_SAMPLE, run.sampler_sample),
-        (WrappersMP.PREDICT_NOISE, run.predict_noise),
-        (WrappersMP.APPLY_MODEL, run.apply_model),
-    ):
-        clone.remove_wrappers_with_key(kind, KEY)
-        clone.add_wrapper_with_key(kind, KEY, wrapper)
-    clone.remove_callbacks_with_key(CallbacksMP.ON_CLONE, KEY)
-    clone.add_callback_with_key(CallbacksMP.ON_CLONE, KEY, _own_patches)
-
-    blocks = [layer.block for layer in table]
-    for layer in table:
-        if layer.index in reference.layer_weights:
-            _patch_layer(
-                clone, layer, len(before.references), sum(block[:2] == layer.block[:2] for block in blocks) == 1
-            )
-    return clone
-
-
-def _patch_layer(clone: Any, layer: Layer, position: int, is_alone: bool) -> None:
+def _patch_layer(clone: Any, index: int, block: tuple[str, int, int], position: int, is_alone: bool) -> None:
     """Set our patch on a layer, around the one that would have run.
 
     ComfyUI looks up (name, block, depth) before (name, block). A block's only layer is kept under the shorter key, as
     other packs do, so that theirs find ours.
     """
     held = clone.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
-    short = layer.block[:2]
-    key = layer.block if layer.block in held or not is_alone else short
-    holder = held.get(layer.block, held.get(short))
+    short = block[:2]
+    key = block if block in held or not is_alone else short
+    holder = held.get(block, held.get(short))
     if isinstance(holder, LayerPatch):
-        patch = LayerPatch(layer.index, holder.previous, (*holder.positions, position), holder.added)
+        patch = LayerPatch(index, holder.previous, (*holder.positions, position), holder.added)
     else:
-        patch = LayerPatch(layer.index, holder, (position,))
+        patch = LayerPatch(index, holder, (position,))
     clone.set_model_attn2_replace(patch, *key)
 
 

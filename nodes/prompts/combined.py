@@ -9,10 +9,8 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...ipadapter_core import FaceCrop
-from ...ipadapter_core.method.spec import Feature
-from ..models import CATEGORY
-from .pictures import PromptType
+from ...ipadapter_core import FaceCrop, Feature
+from ..sockets import CATEGORY, PromptType
 from .protocol import Prompt
 
 METHODS = ("concatenate", "average", "weighted", "subtract")
@@ -42,9 +40,9 @@ class CombinedPrompt:
     def features(self, feature: Feature, crop: FaceCrop | None = None) -> Tensor:
         return self._combined([part.features(feature, crop) for part in self.parts], f"{feature} features")
 
-    def unconditional(self, feature: Feature) -> Tensor:
+    def zero_states(self) -> Tensor:
         """The first's: of one encoder, all are the same."""
-        return self.parts[0].unconditional(feature)
+        return self.parts[0].zero_states()
 
     def identities(self) -> Tensor | None:
         found = [part.identities() for part in self.parts]

@@ -20,7 +20,7 @@ class FacePrompt:
 
     identities: [P, 512], raw. crops: cuts the pictures [P, size, size, 3] of 0..1 of the faces; None where only the
     identities are known. encoder: a CLIP_VISION, or None where no adapter that needs one is used.
-    Raises ValueError when identities are none.
+    Raises ValueError when they are not ArcFace's identities.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class FacePrompt:
         self.crops = crops
         self._identities = identities
         self._features: dict[FaceCrop, dict[Feature, Tensor]] = {}
-        self._unconditional: dict[Feature, Tensor] = {}
+        self._zero_states: Tensor | None = None
 
     @property
     def digest(self) -> str:
@@ -61,12 +61,10 @@ class FacePrompt:
             self._features[crop] = encoded(self._encoder(), self.pixels(crop))
         return self._features[crop][feature]
 
-    def unconditional(self, feature: Feature) -> Tensor:
-        if feature not in self._unconditional:
-            pooled = feature == "pooled"
-            value = torch.zeros_like(self.features("pooled")[:1]) if pooled else encode_zeros(self._encoder())
-            self._unconditional[feature] = value.float()
-        return self._unconditional[feature]
+    def zero_states(self) -> Tensor:
+        if self._zero_states is None:
+            self._zero_states = encode_zeros(self._encoder()).float()
+        return self._zero_states
 
     def _encoder(self) -> Any:
         if self.encoder is None:

@@ -10,13 +10,10 @@ import torch
 from comfy_api.latest import io
 from torch import Tensor
 
-from ...ipadapter_core import FaceCrop
+from ...ipadapter_core import FaceCrop, Feature
 from ...ipadapter_core.method.picture import CROPS, squares
-from ...ipadapter_core.method.spec import Feature
 from ..encoders import encode_zeros
-from ..models import CATEGORY
-
-PromptType = io.Custom("IMAGE_PROMPT")
+from ..sockets import CATEGORY, PromptType
 
 
 class ImagePrompt:
@@ -29,7 +26,7 @@ class ImagePrompt:
         self.encoder = encoder
         self.pixels = pixels
         self._features: dict[Feature, Tensor] = {}
-        self._unconditional: dict[Feature, Tensor] = {}
+        self._zero_states: Tensor | None = None
 
     @property
     def digest(self) -> str:
@@ -45,12 +42,11 @@ class ImagePrompt:
             self._features = encoded(self.encoder, self.pixels)
         return self._features[feature]
 
-    def unconditional(self, feature: Feature) -> Tensor:
-        """What stands for "no picture", as in the training: a zero embedding, or the hidden states of zero pixels."""
-        if feature not in self._unconditional:
-            value = torch.zeros_like(self.features("pooled")[:1]) if feature == "pooled" else encode_zeros(self.encoder)
-            self._unconditional[feature] = value.float()
-        return self._unconditional[feature]
+    def zero_states(self) -> Tensor:
+        """The hidden states [1, S, F] of a picture of zeros, which stand for "no picture" as in the training."""
+        if self._zero_states is None:
+            self._zero_states = encode_zeros(self.encoder).float()
+        return self._zero_states
 
     def identities(self) -> None:
         """There are no faces known in plain pictures."""

@@ -6,14 +6,20 @@ was saved, or several combined. All of them compute what they give when it is as
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from ...ipadapter_core import AdapterSpec, FaceCrop, encoder_of_width
-from ...ipadapter_core.method.spec import Feature
+from ...ipadapter_core import (
+    AdapterSpec,
+    FaceCrop,
+    Feature,
+    Given,
+    encoder_name,
+    encoder_words,
+    nothing,
+    read_identities,
+)
 
 NORM = 1e-3  # identities are taken as normed when every length is this close to one
 
@@ -31,51 +37,25 @@ class Prompt(Protocol):
         Raises ValueError when there is no encoder, or no picture to cut the faces from.
         """
 
-    def unconditional(self, feature: Feature) -> Tensor:
-        """The same for "no picture": a zero embedding [1, F], or the hidden states of a picture of zeros [1, S, F]."""
+    def zero_states(self) -> Tensor:
+        """The hidden states [1, S, F] of a picture of zeros, which stand for "no picture"."""
 
     def identities(self) -> Tensor | None:
         """ArcFace identities [P, 512] of the faces, raw as the face model gives them; None where there are no faces."""
 
 
-@dataclass(frozen=True, eq=False)
-class Inputs:
-    """What a projection reads, for P pictures or faces.
-
-    features: [P, F] or [P, S, F], or None for an adapter without an encoder. identities: [P, 512] or None.
-    """
-
-    features: Tensor | None
-    identities: Tensor | None
-
-    @property
-    def num_pictures(self) -> int:
-        first = self.features if self.features is not None else self.identities
-        assert first is not None
-        return len(first)
-
-    def to(self, device: torch.device) -> Inputs:
-        return Inputs(*(x if x is None else x.to(device) for x in (self.features, self.identities)))
-
-    def mean(self) -> Inputs:
-        """One picture that is the mean of all."""
-        return Inputs(*(x if x is None else x.mean(0, keepdim=True) for x in (self.features, self.identities)))
-
-
-def inputs_of(prompt: Prompt, spec: AdapterSpec, name: str) -> tuple[Inputs, Inputs]:
-    """What the adapter `name` reads of an image prompt: for the conditional role, and for "no picture" (P = 1).
+def given_of(prompt: Prompt, spec: AdapterSpec, name: str) -> tuple[Given, Given]:
+    """What the adapter `name` reads of an image prompt: for the conditional role, and for "no picture" (one row).
 
     Raises ValueError when the image prompt has not what the adapter needs.
     """
     identities = None if spec.identity is None else _identities(prompt, spec, name)
-    if spec.feature is None:
-        features = nothing = None
-    else:
+    features = None
+    if spec.feature is not None:
         features = prompt.features(spec.feature, spec.face_crop)
         check_encoder(spec, name, features)
-        nothing = torch.zeros_like(features[:1]) if spec.zero_features else prompt.unconditional(spec.feature)
-    nobody = None if identities is None else torch.zeros_like(identities[:1])
-    return Inputs(features, identities), Inputs(nothing, nobody)
+    given = Given(features, identities)
+    return given, nothing(spec, given, prompt.zero_states)
 
 
 def _identities(prompt: Prompt, spec: AdapterSpec, name: str) -> Tensor:
@@ -86,15 +66,13 @@ def _identities(prompt: Prompt, spec: AdapterSpec, name: str) -> Tensor:
             "make it with Encode Faces instead of Encode Image Prompt"
         )
     raw = raw.float()
-    lengths = raw.norm(dim=-1, keepdim=True)
-    if spec.identity == "normed":
-        return raw / lengths.clamp(min=torch.finfo(raw.dtype).tiny)
-    if ((lengths - 1).abs() < NORM).all():
+    if spec.identity == "raw" and ((raw.norm(dim=-1) - 1).abs() < NORM).all():
         raise ValueError(
             f"the adapter {name} ({spec.family}) reads identities as the face model gives them, and these were cut "
             "to length one: connect the face model's own (insightface calls them embedding, not normed_embedding)"
         )
-    return raw
+    assert spec.identity is not None
+    return read_identities(raw, spec.identity)
 
 
 def check_encoder(spec: AdapterSpec, name: str, features: Tensor) -> None:
@@ -104,10 +82,10 @@ def check_encoder(spec: AdapterSpec, name: str, features: Tensor) -> None:
     if width != spec.feature_dim:
         raise ValueError(
             f"the adapter {name} expects {spec.feature_dim}-wide {spec.feature} image features, got {width} "
-            f"(from {encoder_of_width(spec.feature, width)}): load {spec.encoder} with Load Image Encoder"
+            f"(from {encoder_words(spec.feature, width)}): load {encoder_name(spec)} with Load Image Encoder"
         )
     if spec.feature_length not in (None, features.shape[1]):
         raise ValueError(
             f"the adapter {name} expects {spec.feature_length} hidden states of a picture, got {features.shape[1]} "
-            f"(an encoder for another size): load {spec.encoder} with Load Image Encoder"
+            f"(an encoder for another size): load {encoder_name(spec)} with Load Image Encoder"
         )

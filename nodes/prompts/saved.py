@@ -13,9 +13,9 @@ from torch import Tensor
 from ... import ipadapter_core as core
 from ...ipadapter_core.method.spec import IDENTITY_DIM, AdapterSpec, FaceCrop, Feature
 from .. import folders
-from ..models import CATEGORY, Adapter, AdapterType
-from .pictures import PromptType
-from .protocol import Prompt, inputs_of
+from ..models import Adapter
+from ..sockets import CATEGORY, AdapterType, PromptType
+from .protocol import Prompt, given_of
 
 FORMAT = "image prompt 1"
 IDENTITIES = "identities"
@@ -28,7 +28,7 @@ def key_of(feature: Feature, crop: FaceCrop | None) -> str:
 
 
 class SavedPrompt:
-    """An image prompt from a file. Raises ValueError when the file is none."""
+    """An image prompt from a file. Raises ValueError when the file is not an image prompt."""
 
     def __init__(self, name: str, file: core.WeightsFile) -> None:
         self.name = name
@@ -43,7 +43,7 @@ class SavedPrompt:
         shapes = {key: tuple(value.shape) for key, value in self.tensors.items()}
         if len(shapes) != 1 or not all(shape[-1:] == (IDENTITY_DIM,) for shape in shapes.values()):
             raise ValueError(
-                f"{self.name} is no image prompt: expected a file of Save Image Prompt, or one of nothing but "
+                f"{self.name} is not an image prompt: expected a file of Save Image Prompt, or one of nothing but "
                 f"identities [faces, {IDENTITY_DIM}]"
             )
         (value,) = self.tensors.values()
@@ -64,9 +64,7 @@ class SavedPrompt:
     def features(self, feature: Feature, crop: FaceCrop | None = None) -> Tensor:
         return self._of(key_of(feature, crop))
 
-    def unconditional(self, feature: Feature) -> Tensor:
-        if feature == "pooled":
-            return torch.zeros_like(self.features("pooled")[:1])
+    def zero_states(self) -> Tensor:
         return self._of(UNCONDITIONAL)
 
     def identities(self) -> Tensor | None:
@@ -88,7 +86,7 @@ def tensors_for(prompt: Prompt, spec: AdapterSpec) -> dict[str, Tensor]:
     if spec.feature is not None:
         tensors[key_of(spec.feature, spec.face_crop)] = prompt.features(spec.feature, spec.face_crop)
         if spec.feature == "penultimate" and not spec.zero_features:
-            tensors[UNCONDITIONAL] = prompt.unconditional("penultimate")
+            tensors[UNCONDITIONAL] = prompt.zero_states()
     identities = prompt.identities()
     if identities is not None:
         tensors[IDENTITIES] = identities
@@ -101,7 +99,7 @@ def metadata_for(prompt: Prompt, spec: AdapterSpec) -> dict[str, str]:
     said = {
         "format": FORMAT,
         "family": spec.family,
-        "encoder": spec.encoder,
+        "encoder": core.encoder_name(spec),
         "feature": spec.feature or "",
         "face_crop": crop,
         "identity": spec.identity or "",
@@ -115,7 +113,7 @@ def save_prompt(prompt: Prompt, adapter: Adapter, name: str) -> Path:
 
     Raises ValueError when the image prompt does not fit the adapter, or the name leads out of the folder.
     """
-    inputs_of(prompt, adapter.spec, adapter.name)
+    given_of(prompt, adapter.spec, adapter.name)
     root = folder_paths.get_folder_paths(folders.PROMPTS)[0]
     if Path(name).is_absolute() or ".." in Path(name).parts or not name.strip():
         raise ValueError(f"{name!r} is no name for a file in {root}: give a name without ..")

@@ -21,9 +21,8 @@ from PIL import Image
 from torch import Tensor
 
 import ipadapter_core
-from ipadapter_core import ImageKV, IPAdapter, Layer, WeightsFile, read_adapter
+from ipadapter_core import Feature, Given, ImageKV, IPAdapter, Site, WeightsFile, nothing, read_adapter
 from ipadapter_core.files.whole import whole
-from ipadapter_core.method.spec import Feature
 from trainer.base.attention import install, unet_layers
 from trainer.base.encoder import ImageEncoder
 from trainer.base.frozen import Frozen
@@ -160,13 +159,13 @@ class Studio:
         """K' and V' [2B, T, D] of each layer that gets the picture; no picture in the first half of the batch."""
         adapter = self.adapter(order.adapter)
         features = self.features(order.world, adapter.spec.feature)
-        zero = self.frozen.zero_features(adapter.spec.feature)
         sources = [rows, self.world(order.world).partners[order.halves][rows]] if order.halves else [rows]
         masks = half_masks(unet) if order.halves else {}
         found: dict[int, tuple[ImageKV, ...]] = {}
         for place, source in enumerate(sources):
-            given = features[source]
-            tokens = adapter.image_tokens(torch.cat([zero.expand_as(given), given]))
+            given = Given(features[source])
+            empty = nothing(adapter.spec, given, self.frozen.zero_states).expanded(given.rows)
+            tokens = adapter.image_tokens(empty.joined(given))
             for index, (k, v) in adapter.keys_values(tokens, layers_of(unet, order.groups)).items():
                 mask = masks[index][place] if masks else None
                 found[index] = (*found.get(index, ()), ImageKV(k, v * order.weight, mask))
@@ -195,17 +194,17 @@ class Studio:
         return self.frozen.text_states([text]).states
 
 
-def sides(unet: UNet2DConditionModel) -> dict[Layer, int]:
+def sides(unet: UNet2DConditionModel) -> dict[Site, int]:
     """How many positions each layer has along a side."""
     size, last = unet.config.sample_size, len(unet.config.block_out_channels) - 1
-    level = {"down": lambda layer: layer.level, "up": lambda layer: last - layer.level, "mid": lambda _: last}
-    return {layer: size >> level[layer.section](layer) for layer in unet_layers(unet)}
+    halvings = {"down": lambda level: level, "up": lambda level: last - level, "mid": lambda _: last}
+    return {site: size >> halvings[site.place[0]](site.place[1]) for site in unet_layers(unet)}
 
 
 def layers_of(unet: UNet2DConditionModel, groups: Sequence[str]) -> list[int]:
     """The checkpoint indices of the layers in some of GROUPS."""
     words = {"down": "down", "mid": "middle", "up": "up"}
-    return [layer.index for layer, side in sides(unet).items() if f"{words[layer.section]}, {side} x {side}" in groups]
+    return [site.index for site, side in sides(unet).items() if f"{words[site.place[0]]}, {side} x {side}" in groups]
 
 
 def half_masks(unet: UNet2DConditionModel) -> dict[int, tuple[Tensor, Tensor]]:

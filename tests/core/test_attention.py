@@ -7,7 +7,14 @@ import torch
 from diffusers.models.attention_processor import Attention, IPAdapterAttnProcessor2_0
 from torch import Tensor
 
-from ipadapter_core import ImageKV, ImageKVLayer, attention, decoupled_attention
+from ipadapter_core import (
+    ImageKV,
+    ImageKVLayer,
+    add_image_attention,
+    attention,
+    decoupled_attention,
+    joint_attention,
+)
 from tests.support import figures, oracles
 
 LIMIT = 1e-5
@@ -97,3 +104,17 @@ def test_gradients_reach_the_image_layers():
     for kv in layer.layers:
         for weight in kv.parameters():
             assert weight.grad is not None and weight.grad.abs().max() > 0
+
+
+def test_a_factor_and_keys_of_the_base():
+    """Written out: what was attended, times the factor; with the base's keys in K' for hosts that need them there."""
+    torch.manual_seed(0)
+    q, k, v, out = (torch.randn(2, 9, 16) for _ in range(4))
+    images = [torch.randn(2, 4, 16) for _ in range(2)]
+    factor = torch.rand(2, 9, 1)
+    attend = partial(attention, num_heads=1)
+    keys, values = (torch.cat([own, image], 1) for own, image in zip((k, v), images))
+    expected = out + factor * ((q @ keys.mT / 4).softmax(-1) @ values)
+    figures.show("added", add_image_attention(out, q, [ImageKV(keys, values, factor)], attend), expected, LIMIT)
+    joint = (q @ keys.mT / 4).softmax(-1) @ values
+    figures.show("joint", joint_attention(q, k, v, [ImageKV(*images)], attend), joint, LIMIT)

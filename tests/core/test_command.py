@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ipadapter_core import WeightsFile, build_adapter, detect, read_adapter, write_adapter
+from ipadapter_core import WeightsFile, base_name, build_adapter, detect, encoder_name, read_adapter, write_adapter
 from ipadapter_core.__main__ import convert, describe_file, main
 from ipadapter_core.files.read import find_adapter
 from tests.support import oracles, published
@@ -112,7 +112,7 @@ def test_says_what_each_published_file_is(name):
     text = describe_file(Path("a.bin"), WeightsFile(dict(published.LAYOUTS[name])))
     print(f"\n{name}\n{text}")
     spec = detect(published.LAYOUTS[name])
-    for words in (spec.family, spec.base, spec.encoder, f"{spec.num_tokens}"):
+    for words in (spec.family, base_name(spec), encoder_name(spec), f"{spec.num_tokens}"):
         assert words in text
     is_face = "FaceID" in name
     assert ("ArcFace identities" in text) == is_face

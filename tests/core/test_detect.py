@@ -12,9 +12,11 @@ from ipadapter_core import (
     LinearProjection,
     MLPProjection,
     ResamplerProjection,
+    base_name,
     detect,
+    encoder_name,
     lora_of,
-    told,
+    resolve_variant,
 )
 from tests.support import published
 
@@ -61,13 +63,13 @@ SPECS = {
     ),
     "Kolors plus": AdapterSpec(
         "Kolors plus", "penultimate", 1024, 2048, 16, SDXL_LAYERS, ResamplerProjection(2048, 4, 12, 8192),
-        feature_length=577,
+        feature_length=577, base="Kolors",
     ),
     "Kolors FaceID plus": AdapterSpec(
         "Kolors FaceID plus", "penultimate", 1024, 2048, 6, SDXL_LAYERS,
         IdentityResamplerProjection(1024, ResamplerProjection(4096, 4, 64, 16384)),
         token_dim=4096, feature_length=577, identity="raw", face_crop=FaceCrop("box", 336), shortcut=True,
-        zero_features=True,
+        zero_features=True, base="Kolors",
     ),
 }  # fmt: skip
 H, BIG_G, L336, NONE = "CLIP ViT-H/14", "CLIP ViT-bigG/14", "CLIP ViT-L/14-336", "no image encoder"
@@ -97,7 +99,7 @@ def test_published_layouts(name):
     spec = detect(published.LAYOUTS[name])
     print(name, "is", spec)
     assert spec == SPECS[name]
-    assert (spec.base, spec.encoder) == NAMES[name]
+    assert (base_name(spec), encoder_name(spec)) == NAMES[name]
 
 
 def test_parameters_of_the_paper():
@@ -110,14 +112,14 @@ def test_parameters_of_the_paper():
 
 
 def test_sd2():
-    assert detect(published.base(1024, 1024)).base == "SD2"
+    assert base_name(detect(published.base(1024, 1024))) == "SD2"
 
 
 def test_odd_base_is_described_in_numbers():
     """SSD-1B and the like: other depths are an adapter like any other."""
     tensors = {key: value for key, value in published.base(2048, 1280).items() if not key.startswith("ip_adapter.1")}
     spec = detect(tensors)
-    assert "2048-wide text" in spec.base and f"{len(spec.layers)} cross-attention layers" in spec.base
+    assert "2048-wide text" in base_name(spec) and f"{len(spec.layers)} cross-attention layers" in base_name(spec)
 
 
 def without_lora(tensors):
@@ -126,7 +128,9 @@ def without_lora(tensors):
 
 def family(tensors):
     spec = detect(tensors)
-    print(f"{spec.family} for {spec.base}: {spec.num_tokens} tokens, {spec.identity} identity, {spec.encoder}")
+    print(
+        f"{spec.family} for {base_name(spec)}: {spec.num_tokens} tokens, {spec.identity} identity, {encoder_name(spec)}"
+    )
     return spec.family
 
 
@@ -154,11 +158,11 @@ def test_unnorm_against_portrait():
 
 def test_kolors_against_sdxl():
     """Layers and text are as wide: Kolors' resampler is as wide as the text, and reads ViT-L."""
-    assert detect(published.plus(2048, 2048, 12, feature_dim=1024)).base == "Kolors"
-    assert detect(published.plus(2048, 1280, 20, feature_dim=1024)).base == "SDXL"  # trained on ViT-L
-    assert detect(published.plus(2048, 2048, 32)).base == "SDXL"  # a wide one on ViT-H
-    assert detect(published.face_id_plus(2048)).base == "SDXL"
-    assert detect(published.face_id_plus(2048, 4096, 1024, 6, has_lora=False)).base == "Kolors"
+    assert base_name(detect(published.plus(2048, 2048, 12, feature_dim=1024))) == "Kolors"
+    assert base_name(detect(published.plus(2048, 1280, 20, feature_dim=1024))) == "SDXL"  # trained on ViT-L
+    assert base_name(detect(published.plus(2048, 2048, 32))) == "SDXL"  # a wide one on ViT-H
+    assert base_name(detect(published.face_id_plus(2048))) == "SDXL"
+    assert base_name(detect(published.face_id_plus(2048, 4096, 1024, 6, has_lora=False))) == "Kolors"
 
 
 def test_full_face_against_face_id():
@@ -174,22 +178,22 @@ def test_face_id_plus_without_its_lora_is_still_one():
 
 def test_one_layout_is_one_family_and_only_metadata_or_the_user_tell():
     spec = detect(published.LAYOUTS["FaceID plus v1 and v2 SD1.5"])
-    assert told(spec, {}).shortcut
-    assert not told(spec, {}, "FaceID plus v1").shortcut
-    assert told(spec, {}, "FaceID plus v2").shortcut
-    assert not told(spec, {"shortcut": "false"}).shortcut
+    assert resolve_variant(spec, {}).shortcut
+    assert not resolve_variant(spec, {}, "FaceID plus v1").shortcut
+    assert resolve_variant(spec, {}, "FaceID plus v2").shortcut
+    assert not resolve_variant(spec, {"shortcut": "false"}).shortcut
     with pytest.raises(ValueError, match="metadata contradict"):
-        told(spec, {"shortcut": "false"}, "FaceID plus v2")
+        resolve_variant(spec, {"shortcut": "false"}, "FaceID plus v2")
     with pytest.raises(ValueError, match="expected true or false"):
-        told(spec, {"shortcut": "perhaps"})
+        resolve_variant(spec, {"shortcut": "perhaps"})
     with pytest.raises(ValueError, match="unknown variant"):
-        told(spec, {}, "v9")
+        resolve_variant(spec, {}, "v9")
     full = detect(published.full_face())
-    assert not told(full, {}).zero_features
-    assert told(full, {}, "full-face, zero features").zero_features
+    assert not resolve_variant(full, {}).zero_features
+    assert resolve_variant(full, {}, "full-face, zero features").zero_features
     for variant in VARIANTS[1:]:
         with pytest.raises(ValueError, match="choose auto"):
-            told(detect(published.base(768, 1024)), {}, variant)
+            resolve_variant(detect(published.base(768, 1024)), {}, variant)
 
 
 def test_identical_layouts_are_one_family():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from ipadapter_core import layer_table
+from ipadapter_core import comfyui_block, unet_sites
 from tests.support import published
 from tools.unets import SD2, SD15, SDXL, SSD_1B
 
@@ -128,8 +128,8 @@ def module_names(unet: torch.nn.Module) -> list[str]:
 
 def test_table_is_the_published_one(base):
     name, unet = base
-    table = layer_table(module_names(unet), layers_per_block(name))
-    assert [(layer.index, layer.block) for layer in table] == TABLES[name]
+    table = unet_sites(module_names(unet), layers_per_block(name))
+    assert [(layer.index, comfyui_block(layer)) for layer in table] == TABLES[name]
     print(f"{name}: {len(table)} layers, indices {table[0].index} to {table[-1].index}")
 
 
@@ -137,7 +137,7 @@ def test_indices_are_positions_in_diffusers_processors(base):
     """The published files were written from this order."""
     name, unet = base
     processors = list(unet.attn_processors)
-    for layer in layer_table(module_names(unet), layers_per_block(name)):
+    for layer in unet_sites(module_names(unet), layers_per_block(name)):
         assert processors[layer.index] == f"{layer.diffusers}.processor"
 
 
@@ -145,7 +145,7 @@ def test_indices_are_positions_in_diffusers_processors(base):
 def test_widths_are_the_published_ones(name, widths):
     with torch.device("meta"):
         unet = UNet2DConditionModel(**BASES[name])
-    table = layer_table(module_names(unet))
+    table = unet_sites(module_names(unet))
     found = {layer.index: unet.get_submodule(layer.diffusers).to_k.out_features for layer in table}
     assert found == getattr(published, widths)
 
@@ -163,12 +163,12 @@ def test_comfyui_names_give_the_same_table(name):
     unet = UNetModel(**config, device="meta", operations=comfy.ops.disable_weight_init)
     with torch.device("meta"):
         diffusers_names = module_names(UNet2DConditionModel(**BASES[name]))
-    table = layer_table(module_names(unet), layers_per_block(name))
-    assert [(layer.index, layer.block) for layer in table] == TABLES[name]
-    assert table == layer_table(diffusers_names, layers_per_block(name))
+    table = unet_sites(module_names(unet), layers_per_block(name))
+    assert [(layer.index, comfyui_block(layer)) for layer in table] == TABLES[name]
+    assert table == unet_sites(diffusers_names, layers_per_block(name))
     for layer in table:  # each name is a module's
         assert unet.get_submodule(layer.comfyui).to_k.in_features == config["context_dim"]
 
 
 def test_other_models_have_no_layers():
-    assert layer_table(["double_blocks.0.img_attn.qkv", "joint_blocks.3.x_block.attn", "input_blocks.1.1.norm"]) == []
+    assert unet_sites(["double_blocks.0.img_attn.qkv", "joint_blocks.3.x_block.attn", "input_blocks.1.1.norm"]) == []

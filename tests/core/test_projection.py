@@ -2,16 +2,15 @@
 
 import pytest
 import torch
-from torch import Tensor
 
-from ipadapter_core import AdapterSpec, IPAdapter, build_adapter, detect, told
+from ipadapter_core import AdapterSpec, Given, IPAdapter, build_adapter, detect, resolve_variant
 from ipadapter_core.method.projection import build_projection
 from tests.support import figures, oracles, published
 
 LIMIT = 1e-5
 
 
-def inputs(spec: AdapterSpec, kind: str) -> tuple[Tensor | None, Tensor | None]:
+def inputs(spec: AdapterSpec, kind: str) -> Given:
     """Two pictures' features and identities, as the adapter reads them."""
     generator = torch.Generator().manual_seed(1)
     states = spec.feature_length or 257
@@ -20,7 +19,7 @@ def inputs(spec: AdapterSpec, kind: str) -> tuple[Tensor | None, Tensor | None]:
     identities = None if spec.identity is None else torch.randn(2, 512, generator=generator)
     if spec.identity == "normed":
         identities = identities / identities.norm(dim=-1, keepdim=True)
-    return tuple(x if x is None or kind == "random" else torch.zeros_like(x) for x in (features, identities))
+    return Given(*(x if x is None or kind == "random" else torch.zeros_like(x) for x in (features, identities)))
 
 
 @torch.no_grad()
@@ -36,7 +35,7 @@ def test_image_tokens(name):
     theirs = {"the package": oracles.package_tokens, "diffusers": oracles.diffusers_tokens}
     for kind in ("random", "zero"):
         given = inputs(spec, kind)
-        tokens = adapter.image_tokens(*given)
+        tokens = adapter.image_tokens(given)
         assert tokens.shape == (2, spec.num_tokens, spec.projected_dim)
         for oracle, reference in theirs.items():
             if (expected := reference(tensors, *given)) is not None:
@@ -51,12 +50,12 @@ def test_shortcut_of_face_id_plus(scale):
     shapes = {key: value for key, value in published.LAYOUTS[name].items() if key.startswith("image_proj.")}
     tensors = published.filled(shapes)
     for variant in ("FaceID plus v1", "FaceID plus v2"):
-        spec = told(detect(published.LAYOUTS[name]), {}, variant)
+        spec = resolve_variant(detect(published.LAYOUTS[name]), {}, variant)
         ours = build_projection(spec, device="meta")
         ours.load_state_dict(oracles.group(tensors, "image_proj"), assign=True)
         given = inputs(spec, "random")
         expected = oracles.diffusers_tokens(tensors, *given, shortcut=spec.shortcut, scale=scale)
-        figures.show(f"{variant}, scale {scale}, diffusers", ours(*given, scale), expected, LIMIT)
+        figures.show(f"{variant}, scale {scale}, diffusers", ours(given, scale), expected, LIMIT)
 
 
 @torch.no_grad()

@@ -2,10 +2,10 @@
 
 import pytest
 
-from ipadapter_core import LAYER_WEIGHTS, Layer, layer_table, layer_weights
+from ipadapter_core import LAYER_WEIGHTS, Site, comfyui_block, layer_weights, unet_sites
 
 
-def table(down: dict[tuple[int, int], int], up: dict[tuple[int, int], int], middle: int) -> list[Layer]:
+def table(down: dict[tuple[int, int], int], up: dict[tuple[int, int], int], middle: int) -> list[Site]:
     """The table of a UNet with attention modules (level, number) of these depths."""
     places = [("down_blocks", place, depth) for place, depth in down.items()]
     places += [("up_blocks", place, depth) for place, depth in up.items()]
@@ -14,7 +14,7 @@ def table(down: dict[tuple[int, int], int], up: dict[tuple[int, int], int], midd
         for section, (level, number), depth in places
         for i in range(depth)
     ]
-    return layer_table(names + [f"mid_block.attentions.0.transformer_blocks.{i}.attn2" for i in range(middle)])
+    return unet_sites(names + [f"mid_block.attentions.0.transformer_blocks.{i}.attn2" for i in range(middle)])
 
 
 SD15 = table(
@@ -60,7 +60,7 @@ def test_every_preset_is_tested():
 
 
 def test_style_of_sdxl_is_the_up_block_at_width_1280_and_composition_the_last_down_attention():
-    blocks = {layer.index: layer.block[:2] for layer in SDXL}
+    blocks = {layer.index: comfyui_block(layer)[:2] for layer in SDXL}
     assert {blocks[index] for index in layer_weights("style", SDXL)} == {("output", 1)}
     assert {blocks[index] for index in layer_weights("composition", SDXL)} == {("input", 8)}
 
@@ -73,7 +73,7 @@ def test_unknown_preset():
 @pytest.mark.parametrize("preset", ["style", "composition", "style + composition"])
 def test_base_of_another_shape(preset):
     with pytest.raises(
-        ValueError, match=r"known for SD1\.5, SD2 and SDXL; this model has 4 attention modules: choose 'all'"
+        ValueError, match=r"known for SD1\.5, SD2, SDXL, Kolors; this model has 4 attention modules: choose 'all'"
     ):
         layer_weights(preset, SSD_1B)
 

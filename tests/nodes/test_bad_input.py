@@ -17,7 +17,9 @@ from tests.support.bad_files import FILES, GOOD, Attack, with_code
 
 pytestmark = pytest.mark.comfy
 
-adapters, nodes_apply, image_prompt = (host.part(f"nodes.{name}") for name in ("models", "apply", "prompts.pictures"))
+adapters, forms_apply, forms_image_prompt, image_prompt = (
+    host.part(f"nodes.{name}") for name in ("models", "forms.apply", "forms.image_prompt", "prompts.pictures")
+)
 core = host.part("ipadapter_core")
 
 import comfy.clip_vision  # noqa: E402  (ComfyUI is on the path only after the pack is loaded)
@@ -66,7 +68,7 @@ def load(name: str) -> Any:
 @torch.inference_mode()
 def apply(adapter: Any, prompt: Any, to: Any = None, **settings: Any) -> Any:
     """The node: a model that follows the prompt."""
-    return nodes_apply.ApplyAdapter.execute(to or model(), adapter, prompt, **settings).result[0]
+    return forms_apply.ApplyAdapter.execute(to or model(), adapter, prompt, **settings).result[0]
 
 
 def run(patched: Any) -> Tensor:
@@ -290,8 +292,8 @@ def test_image_prompt_node_refuses_as_its_parts_do(folder: Path, nothing_lost: N
     settings = {"model": model(), "image": reference(), "crop": "centre"}
     try:
         with refusal("'gone.bin' was not found"):
-            nodes_apply.ImagePromptNode.execute(adapter=GOOD, encoder="gone.bin", **settings)
+            forms_image_prompt.ImagePromptNode.execute(adapter=GOOD, encoder="gone.bin", **settings)
         with refusal("no CLIP image encoder was found in it"):  # an adapter in place of an encoder
-            nodes_apply.ImagePromptNode.execute(adapter=GOOD, encoder=GOOD, **settings)
+            forms_image_prompt.ImagePromptNode.execute(adapter=GOOD, encoder=GOOD, **settings)
     finally:
         folder_paths.folder_names_and_paths["clip_vision"] = encoders

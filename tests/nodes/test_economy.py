@@ -18,6 +18,7 @@ from tests.support import host, models
 
 pytestmark = pytest.mark.comfy
 
+Curve = models.core.Curve
 WrappersMP = models.comfy.patcher_extension.WrappersMP
 
 
@@ -81,12 +82,14 @@ def test_nothing_to_do_costs_nothing(settings: dict[str, float]) -> None:
 
 
 @pytest.mark.parametrize("family", ["base", "plus"])
-@pytest.mark.parametrize("start", [0.0, 0.3])
-def test_work_in_a_run_of_20_steps(family: str, start: float) -> None:
-    """K', V' once per layer and role; no synchronisation (one a step with a range); no weight read in sampling."""
+@pytest.mark.parametrize(
+    "curve", [Curve(), Curve.window(0.3, 1), Curve(((0, 1), (1, 0.2)))], ids=["", "range", "curve"]
+)
+def test_work_in_a_run_of_20_steps(family: str, curve: Any) -> None:
+    """K', V' once per layer and role; no synchronisation (one a step with a curve); no weight read in sampling."""
     model = models.comfy_model("SD15", 32)
     loaded = adapter(family)
-    patched = models.apply(model, loaded, models.Features.random(), start_percent=start)
+    patched = models.apply(model, loaded, models.Features.random(), influence=models.core.Influence(curve=curve))
     counts: Counter[str] = Counter()
     handles = [
         layer.register_forward_hook(lambda *_: counts.update(["K', V'"])) for layer in loaded.model.ip_adapter.values()
@@ -110,13 +113,33 @@ def test_work_in_a_run_of_20_steps(family: str, start: float) -> None:
     for handle in handles:
         handle.remove()
     with Reads(loaded.model.parameters()) as proof:
-        loaded.model.image_tokens(models.Features.random().features(loaded.spec.feature))
+        loaded.model.image_tokens(models.core.Given(models.Features.random().features(loaded.spec.feature)))
     extra = watches["adapter"][0].counts - watches["base"][0].counts
     reads = watches["adapter"][1].count
-    print(f"\n{family}, start {start}: {dict(counts)}, synchronisations {dict(extra)}, reads of weights {reads}")
+    print(f"\n{family}, {curve}: {dict(counts)}, synchronisations {dict(extra)}, reads of weights {reads}")
     assert counts["K', V'"] == 16 * 2
-    assert extra.total() == (20 if start else 0)
+    assert extra.total() == (20 if curve != Curve() else 0)
     assert reads == 0 < proof.count
+
+
+def test_an_adapter_is_loaded_once_for_all_its_references(monkeypatch: pytest.MonkeyPatch) -> None:
+    import comfy.model_management as mm
+
+    model, loaded = models.comfy_model("SD15", 32), adapter()
+    other = models.loaded_adapter(models.adapter_weights("base", model, seed=7))
+    patched = model
+    for seed, given in ((1, loaded), (2, other), (3, loaded), (4, loaded)):
+        patched = models.apply(patched, given, models.Features.random(seed=seed), 0.3)
+    loads: Counter[str] = Counter()
+    original = mm.load_models_gpu
+
+    def counted(found: Any, *args: Any, **kwargs: Any) -> Any:
+        loads.update(name for name, given in (("three", loaded), ("one", other)) if given.patcher in found)
+        return original(found, *args, **kwargs)
+
+    monkeypatch.setattr(mm, "load_models_gpu", counted)
+    run(patched)
+    assert loads == {"three": 1, "one": 1}
 
 
 def test_the_start_is_exact() -> None:
@@ -174,12 +197,17 @@ def test_the_memory_manager_counts_the_adapter_while_it_is_loaded(monkeypatch: p
 def test_a_partly_loaded_adapter_gives_the_same() -> None:
     """What low VRAM does: weights stay on the offload device and are cast layer by layer."""
     model, loaded = models.comfy_model("SD15", 32), adapter("plus")
-    inputs = host.part("nodes.prompts.protocol").Inputs
-    features, zero = (inputs(torch.randn(1, 257, 1280), None) for _ in range(2))
+    given = models.core.Given
+    features, zero = (given(torch.randn(1, 257, 1280)) for _ in range(2))
     weights = dict.fromkeys(loaded.spec.layers, 1.0)
-    reference = host.part("nodes.run").Reference(loaded, features, zero, weights, 0, 1, "concatenate", None)
-    kv = host.part("nodes.run").keys_values
-    whole = kv(reference, torch.device("cpu"), torch.float32)
+    parts = host.part("nodes.reference")
+    reference = parts.Reference(loaded, features, zero, models.core.Influence(), weights)
+
+    def keys_values() -> Any:
+        (constant,) = parts.constant_keys_values([reference], torch.device("cpu"), torch.float32)
+        return constant.kv
+
+    whole = keys_values()
     original = loaded.patcher.load
     budgets = []
 
@@ -189,13 +217,14 @@ def test_a_partly_loaded_adapter_gives_the_same() -> None:
 
     loaded.patcher.load = partly
     try:
-        part = kv(reference, torch.device("cpu"), torch.float32)
+        part = keys_values()
     finally:
         del loaded.patcher.load
     assert budgets
-    for role in (True, False):
+    assert len(whole) == 2
+    for role, layers in whole.items():
         for index in loaded.spec.layers:
-            for a, b in zip(whole[role][index], part[role][index]):
+            for a, b in zip(layers[index][:2], part[role][index][:2]):
                 assert torch.equal(a, b)
     run(models.apply(model, loaded, models.Features.random()))
 

@@ -91,7 +91,7 @@ def test_three_implementations_agree(name):
     config, pixels = vision_config(name), pictures()
     weights = random_weights(config)
     reference = by_transformers(config, weights, normalised(pixels))
-    known = encoders.open_clip_config(ARCHITECTURES[name]) if ARCHITECTURES[name] else None
+    known = encoders.architecture_facts(ARCHITECTURES[name]) if ARCHITECTURES[name] else None
     open_clips = to_open_clip(weights)
     given = {
         "open_clip's own": by_open_clip(name, open_clips, normalised(pixels)),
@@ -117,11 +117,10 @@ def test_zeros_are_zero_after_normalisation(name):
     figures.show(f"{name} zero pixels", zeros, reference, LIMIT)
 
 
-def test_unconditional_of_each_feature():
+def test_zero_states_are_those_of_a_picture_of_zeros():
     encoder = encoders.build_encoder(random_weights(vision_config("ViT-H-14")))
     prompt = image_prompt.ImagePrompt(encoder, pictures())
-    assert torch.equal(prompt.unconditional("pooled"), torch.zeros(1, 1024))
-    assert torch.equal(prompt.unconditional("penultimate"), encoders.encode_zeros(encoder))
+    assert torch.equal(prompt.zero_states(), encoders.encode_zeros(encoder))
 
 
 @torch.no_grad()
@@ -270,7 +269,7 @@ def test_encoder_of_no_published_width(folder):
 def test_folder_without_weights(folder):
     (folder / "encoder").mkdir()
     (folder / "encoder" / "config.json").write_text("{}")
-    assert "neither model.safetensors nor pytorch_model.bin" in refusal(lambda: encoders.load_encoder("encoder/"))
+    assert "none of model.safetensors, pytorch_model.bin" in refusal(lambda: encoders.load_encoder("encoder/"))
 
 
 def test_folder_with_a_damaged_config(folder):

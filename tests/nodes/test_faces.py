@@ -15,7 +15,7 @@ from tools import face_models
 
 pytestmark = pytest.mark.comfy
 
-faces, encode_faces, inputs, folders = (
+faces, encode_faces, protocol, folders = (
     host.part(f"nodes.{n}") for n in ("prompts.insight", "forms.encode_faces", "prompts.protocol", "folders")
 )
 core = host.part("ipadapter_core")
@@ -126,7 +126,7 @@ def test_faces_and_identities_are_insightfaces_own(root: Path, capsys: Any) -> N
     prompt = encode(root, faces="all")[0]
     for kind, attribute in (("normed", "normed_embedding"), ("raw", "embedding")):
         spec = spec_of("FaceID", kind)
-        given_to_adapter = inputs.inputs_of(prompt, spec, "a")[0].identities
+        given_to_adapter = protocol.given_of(prompt, spec, "a")[0].identities
         expected = torch.from_numpy(np.stack([getattr(face, attribute) for face in theirs]))
         difference = (given_to_adapter - expected).abs().max().item()
         print(f"{len(ours)} faces, {kind} identities: largest difference {difference:.1e}")

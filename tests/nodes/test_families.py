@@ -155,7 +155,7 @@ def test_family(name: str, request: pytest.FixtureRequest) -> None:
     inputs = given(row, prompt, call["roles"])
 
     with torch.inference_mode():
-        ours = adapter.model.image_tokens(*inputs)
+        ours = adapter.model.image_tokens(models.core.Given(*inputs))
         if ours.shape[-1] == 4096:
             ours = models.kolors_text_projection()(ours)
         by_diffusers = tokens_by(oracles.diffusers_tokens, row, weights, inputs)
@@ -190,6 +190,6 @@ def test_low_precision_files_are_computed_in_fp32(name: str, dtype: torch.dtype)
     for weights in (rounded, {key: value.float() for key, value in rounded.items()}):
         adapter = models.loaded_adapter(weights)
         with torch.inference_mode():
-            tokens = adapter.model.image_tokens(*inputs)
+            tokens = adapter.model.image_tokens(models.core.Given(*inputs))
             results.append([tokens, *(x for pair in adapter.model.keys_values(tokens).values() for x in pair)])
     assert all(a.dtype == b.dtype == torch.float32 and torch.equal(a, b) for a, b in zip(*results))

@@ -16,7 +16,7 @@ from tests.support import host, models, oracles, published
 
 pytestmark = pytest.mark.comfy
 
-inputs, faces, image_prompt = (
+protocol, faces, image_prompt = (
     host.part(f"nodes.{name}") for name in ("prompts.protocol", "prompts.faces", "prompts.pictures")
 )
 encoders = host.part("nodes.encoders")
@@ -41,7 +41,7 @@ def adapter(layout: str, base: str = "SD15", variant: str = "auto") -> Any:
 
 
 def spec_of(layout: str, variant: str = "auto") -> Any:
-    return core.told(core.detect(published.LAYOUTS[layout]), {}, variant)
+    return core.resolve_variant(core.detect(published.LAYOUTS[layout]), {}, variant)
 
 
 class Encoder(comfy.clip_vision.ClipVisionModel):
@@ -94,7 +94,7 @@ FACE_LAYOUTS = [name for name in published.LAYOUTS if "FaceID" in name]
 def test_pictures_are_refused_for_faces(layout: str) -> None:
     prompt = image_prompt.ImagePrompt(Encoder(), torch.rand(1, 224, 224, 3))
     with refusal("a.bin", "reads faces' identities", "Encode Faces"):
-        inputs.inputs_of(prompt, spec_of(layout), "a.bin")
+        protocol.given_of(prompt, spec_of(layout), "a.bin")
     assert prompt.encoder.seen == []  # nothing was computed for it
 
 
@@ -105,7 +105,7 @@ def test_faces_are_read_as_the_family_needs(layout: str) -> None:
     encoder = Encoder(336, 1024, 768) if kolors else Encoder()
     crops = Crops()
     prompt = faces.FacePrompt(IDENTITIES, crops, encoder)
-    given, nothing = inputs.inputs_of(prompt, spec, "a.bin")
+    given, nothing = protocol.given_of(prompt, spec, "a.bin")
     raw = "unnorm" in layout or kolors
     assert (
         torch.equal(given.identities, IDENTITIES)
@@ -122,25 +122,25 @@ def test_faces_are_read_as_the_family_needs(layout: str) -> None:
     assert given.features.shape == (2, *((577, 1024) if kolors else (257, 1280)))
     zeros = encoders.encode_zeros(encoder).float()
     assert torch.equal(nothing.features, torch.zeros_like(zeros) if kolors else zeros)
-    inputs.inputs_of(prompt, spec, "a.bin")
+    protocol.given_of(prompt, spec, "a.bin")
     assert len(crops.asked) == len(encoder.seen) == 1  # computed once
 
 
 def test_faces_without_what_is_needed() -> None:
     plus = spec_of("FaceID plus v1 and v2 SD1.5")
     with refusal("identities only", "give Encode Faces the pictures"):
-        inputs.inputs_of(faces.FacePrompt(IDENTITIES, None, Encoder()), plus, "a.bin")
+        protocol.given_of(faces.FacePrompt(IDENTITIES, None, Encoder()), plus, "a.bin")
     with refusal("through an image encoder", "connect one to Encode Faces"):
-        inputs.inputs_of(faces.FacePrompt(IDENTITIES, Crops()), plus, "a.bin")
-    given, _ = inputs.inputs_of(faces.FacePrompt(IDENTITIES), spec_of("FaceID SD1.5"), "a.bin")
-    assert given.num_pictures == 2
+        protocol.given_of(faces.FacePrompt(IDENTITIES, Crops()), plus, "a.bin")
+    given, _ = protocol.given_of(faces.FacePrompt(IDENTITIES), spec_of("FaceID SD1.5"), "a.bin")
+    assert given.rows == 2
 
 
 def test_normed_identities_are_refused_where_raw_ones_are_read() -> None:
     normed = faces.FacePrompt(F.normalize(IDENTITIES, dim=-1))
     with refusal("as the face model gives them", "length one"):
-        inputs.inputs_of(normed, spec_of("FaceID portrait unnorm SDXL"), "a.bin")
-    given, _ = inputs.inputs_of(normed, spec_of("FaceID SD1.5"), "a.bin")
+        protocol.given_of(normed, spec_of("FaceID portrait unnorm SDXL"), "a.bin")
+    given, _ = protocol.given_of(normed, spec_of("FaceID SD1.5"), "a.bin")
     assert torch.allclose(given.identities, F.normalize(IDENTITIES, dim=-1), atol=1e-6)
 
 
@@ -154,14 +154,14 @@ def test_encoder_of_another_size_for_kolors() -> None:
     """ViT-L at 224 is as wide: only the number of hidden states tells."""
     prompt = image_prompt.ImagePrompt(Encoder(224, 1024, 768), torch.rand(1, 224, 224, 3))
     with refusal("577 hidden states", "got 257", "CLIP ViT-L/14-336"):
-        inputs.inputs_of(prompt, spec_of("Kolors plus"), "a.bin")
+        protocol.given_of(prompt, spec_of("Kolors plus"), "a.bin")
 
 
 def test_faces_with_an_adapter_for_pictures() -> None:
     """plus-face reads the box of the face; so a face prompt serves every adapter."""
     crops = Crops()
     prompt = faces.FacePrompt(IDENTITIES, crops, Encoder())
-    given, _ = inputs.inputs_of(prompt, spec_of("plus, plus-face, composition SD1.5"), "a.bin")
+    given, _ = protocol.given_of(prompt, spec_of("plus, plus-face, composition SD1.5"), "a.bin")
     assert crops.asked == [core.FaceCrop("box", 224)] and given.identities is None
 
 
@@ -169,7 +169,7 @@ def test_full_face_of_zero_features() -> None:
     prompt = image_prompt.ImagePrompt(Encoder(), torch.rand(1, 224, 224, 3))
     zeros = encoders.encode_zeros(prompt.encoder).float()
     for variant, expected in (("auto", zeros), ("full-face, zero features", torch.zeros_like(zeros))):
-        _, nothing = inputs.inputs_of(prompt, spec_of("full-face SD1.5", variant), "a.bin")
+        _, nothing = protocol.given_of(prompt, spec_of("full-face SD1.5", variant), "a.bin")
         assert torch.equal(nothing.features, expected)
 
 
@@ -181,10 +181,12 @@ def test_two_faces_are_the_tokens_of_both(layout: str) -> None:
         models.apply(model, adapter(layout), faces.FacePrompt(IDENTITIES[rows], Crops(len(rows)), Encoder()))
         for rows in ([0, 1], [1, 0], [0])
     )
-    kv = [host.part("nodes.run").keys_values(m.get_attachment("image_prompt").references[0], torch.device("cpu"),
-                                             torch.float32) for m in (two, swapped, one)]  # fmt: skip
+    references = [model.get_attachment("image_prompt").references[0] for model in (two, swapped, one)]
+    made = host.part("nodes.reference").constant_keys_values(references, torch.device("cpu"), torch.float32)
+    kv = [constant.kv for constant in made]
     tokens = adapter(layout).spec.num_tokens
-    for role in (True, False):
+    assert len(kv[0]) == 2
+    for role in kv[0]:
         k2, k1 = kv[0][role][1][0], kv[2][role][1][0]
         assert k2.shape[1] == 2 * tokens and k1.shape[1] == tokens
         if "portrait" in layout:
@@ -194,8 +196,8 @@ def test_two_faces_are_the_tokens_of_both(layout: str) -> None:
 
 def test_shortcut_scale_of_zero_is_the_identity_alone() -> None:
     layout = "FaceID plus v1 and v2 SD1.5"
-    given = torch.randn(1, 257, 1280), F.normalize(IDENTITIES[:1], dim=-1)
-    found = adapter(layout).model.image_tokens(*given, 0.0)
+    given = core.Given(torch.randn(1, 257, 1280), F.normalize(IDENTITIES[:1], dim=-1))
+    found = adapter(layout).model.image_tokens(given, 0.0)
     proj = oracles.group(adapter(layout).model.state_dict(), "image_proj")
     identity = oracles.IdentityProjection(768, 512, 4)
     identity.load_state_dict({key: value for key, value in proj.items() if not key.startswith("perceiver")})

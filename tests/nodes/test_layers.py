@@ -40,8 +40,8 @@ def test_every_layer_counts(base: str, channels: int, layers: int) -> None:
 
 def test_middle_off_is_all_but_the_middle() -> None:
     model = models.comfy_model("SD15", 32)
-    table = host.part("nodes.hosts.unet").cross_attention(model)
-    weights = models.core.layer_weights("middle off (as in older packs)", table)
+    _, sites = host.part("nodes.hosts").host_of(model)
+    weights = models.core.layer_weights("middle off (as in older packs)", sites)
     assert sorted(weights) == list(range(1, 31, 2))
 
 

@@ -14,7 +14,7 @@ from tests.support import figures, host, models, oracles, published
 pytestmark = pytest.mark.comfy
 
 BAR = 1e-5
-lora, patch = host.part("nodes.hosts.lora"), host.part("nodes.hosts.unet")
+lora, hosts = host.part("nodes.hosts.lora"), host.part("nodes.hosts")
 # Narrow layers of true number; the rank is the published one.
 BASES = {"SD15": 32, "SDXL": 64}
 
@@ -26,7 +26,7 @@ def model(base: str) -> Any:
 @functools.cache
 def weights(base: str, seed: int = 0) -> dict[str, Tensor]:
     """A FaceID adapter with its LoRA, strong enough to be seen."""
-    table = patch.cross_attention(model(base))
+    _, table = hosts.host_of(model(base))
     unet = model(base).model.diffusion_model
     widths = {layer.index: unet.get_submodule(layer.comfyui).to_k.out_features for layer in table}
     context = models.CONTEXT[base]
@@ -52,7 +52,7 @@ def step(patched: Any, base: str) -> dict[str, Any]:
 
 def with_lora(base: str, strength: float, on: Any = None) -> Any:
     on = on or model(base)
-    return lora.with_lora(on, adapter(base), strength, patch.cross_attention(on))
+    return lora.with_lora(on, adapter(base), strength, hosts.host_of(on)[1])
 
 
 def by_hand(base: str, strength: float, call: dict[str, Any]) -> Tensor:
@@ -115,7 +115,7 @@ def test_weight_zero_is_the_model_itself() -> None:
 def separate_file(base: str, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """The LoRA of the adapter as a file of its own, with the names that LoRA loaders know."""
     tensors = {}
-    names = host.part("ipadapter_core").attention_names(patch.cross_attention(model(base)))
+    names = host.part("ipadapter_core").attention_names(hosts.host_of(model(base))[1])
     unet = models.diffusers_unet(base, BASES[base])
     for index, name in enumerate(unet.attn_processors):
         assert names[index].endswith(name.split(".")[-2])  # attn1 or attn2, in both orders

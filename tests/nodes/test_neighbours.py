@@ -112,7 +112,7 @@ def test_a_patch_under_the_longer_key() -> None:
 
 
 def test_a_compiled_model_is_compiled_once() -> None:
-    """Another run, another picture, another weight: no new graph."""
+    """Another run, another picture, another weight: no new graph. With a curve one more, whatever it is in a step."""
     from comfy_api.torch_helpers import set_torch_compile_wrapper
 
     graphs = []
@@ -126,17 +126,19 @@ def test_a_compiled_model_is_compiled_once() -> None:
     compiled = model.clone()
     set_torch_compile_wrapper(compiled, backend=backend)
     counts, errors = [], []
-    for seed, weight in ((1, 1.0), (1, 1.0), (2, 1.0), (2, 0.6)):
+    curves = [models.core.Curve(((0, first), (1, last))) for first, last in ((1, 1), (1, 1), (1, 0.2), (0.3, 0.9))]
+    for seed, weight, curve in zip((1, 2, 2, 1), (1.0, 1.0, 0.6, 0.6), curves, strict=True):
         prompt = models.Features.random(seed=seed)
-        patched = models.apply(compiled, adapter(), prompt, weight)
-        ours = models.sample(patched, models.text(5), models.text(0), seed=seed)
-        eager = models.sample(models.apply(model, adapter(), prompt, weight), models.text(5), models.text(0), seed=seed)
+        influence = models.core.Influence(weight, curve=curve)
+        patched, plain = (models.apply(on, adapter(), prompt, influence=influence) for on in (compiled, model))
+        ours, eager = (models.sample(m, models.text(5), models.text(0), seed=seed) for m in (patched, plain))
         errors.append(figures.relative(ours, eager))
         counts.append(len(graphs))
     torch._dynamo.reset()
     print(f"\ngraphs after each run: {counts}; against the model as it is: {max(errors):.1e}")
     assert counts[0] > 0
-    assert counts == [counts[0]] * len(counts)
+    assert counts == [counts[0]] * 2 + [counts[2]] * 2
+    assert counts[2] - counts[0] <= counts[0]
     assert max(errors) <= 1e-5
 
 
@@ -166,7 +168,7 @@ def test_precision_follows_the_base(weights: torch.dtype, compute: torch.dtype, 
     with models.Calls(model) as calls:
         models.sample(models.apply(model, adapter(), prompt), models.text(5), models.text(0), steps=1)
     (call,) = calls
-    k, v = call["options"]["image_prompt_kv"][0].layers[1]
+    k, v, _ = call["options"]["image_prompt_kv"][0].layers[1]
     error = figures.relative(call["output"].float(), prediction(models.apply(exact, adapter(), prompt)))
     print(f"\nbase in {weights}, computed in {compute}: K' in {k.dtype}, against fp32 {error:.1e}")
     assert k.dtype == v.dtype == compute

@@ -212,9 +212,11 @@ def test_from_pixels(family: str) -> None:
         reference = outs[0].image_embeds if family == "base" else outs[0].hidden_states[-2]
         nothing = torch.zeros_like(reference) if family == "base" else outs[1].hidden_states[-2]
         seen = figures.relative(prompt.features(name), reference)
-        unseen = figures.relative(prompt.unconditional(name), nothing) if family == "plus" else 0.0
+        unseen = figures.relative(prompt.zero_states(), nothing) if family == "plus" else 0.0
         projection = oracles.package_projection(weights(family))
         adapter = models.loaded_adapter(weights(family))
-        tokens = figures.relative(adapter.model.image_tokens(prompt.features(name)), projection(reference))
+        tokens = figures.relative(
+            adapter.model.image_tokens(models.core.Given(prompt.features(name))), projection(reference)
+        )
     print(f"\nfrom pixels, {family}: features {seen:.1e}, unconditional {unseen:.1e}, image tokens {tokens:.1e}")
     assert max(seen, unseen, tokens) <= BAR

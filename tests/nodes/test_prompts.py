@@ -15,7 +15,7 @@ from tests.support.figures import show
 
 pytestmark = pytest.mark.comfy
 
-combine, saved_prompt, inputs = (
+combine, saved_prompt, protocol = (
     host.part(f"nodes.{name}") for name in ("prompts.combined", "prompts.saved", "prompts.protocol")
 )
 face_prompt, image_prompt = (host.part(f"nodes.{name}") for name in ("prompts.faces", "prompts.pictures"))
@@ -84,7 +84,7 @@ def adapter(family: str) -> Any:
 
 def read(prompt: Any, family: str) -> list[Tensor]:
     """All that an adapter of the family reads of it."""
-    given, nothing = inputs.inputs_of(prompt, spec(family), "a")
+    given, nothing = protocol.given_of(prompt, spec(family), "a")
     values = [given.features, given.identities, nothing.features, nothing.identities]
     return [value for value in values if value is not None]
 
@@ -124,7 +124,7 @@ def test_saved_and_loaded_is_the_same(folder: Path, family: str) -> None:
         told = file.metadata()
     print(f"\n{family}: {(folder / name).stat().st_size:,} bytes, {told}")
     assert told["family"] == family and told["pictures"] == prompt.digest == load(name).digest
-    assert told.get("encoder") == spec(family).encoder
+    assert told.get("encoder") == core.encoder_name(spec(family))
     assert len(told["pictures"]) == 64 and FAMILIES[family](3, seed=1).digest != prompt.digest
 
 
@@ -185,7 +185,7 @@ def test_files_that_are_no_image_prompt(folder: Path) -> None:
     (folder / "page.safetensors").write_text("<html></html>")
     refusal("web page", lambda: load("page.safetensors"))
     save_file({"a": torch.zeros(1, 512), "b": torch.zeros(1, 512)}, folder / "two.safetensors")
-    refusal("two.safetensors is no image prompt", lambda: load("two.safetensors"))
+    refusal("two.safetensors is not an image prompt", lambda: load("two.safetensors"))
     save_file({"pooled": torch.full((1, 1024), torch.nan)}, folder / "nan.safetensors", {"format": "image prompt 1"})
     refusal("nan.safetensors is damaged", lambda: load("nan.safetensors"))
     save_file({"pooled": torch.zeros(1024)}, folder / "flat.safetensors", {"format": "image prompt 1"})
@@ -214,7 +214,7 @@ def test_combined(family: str) -> None:
         if kind.feature:
             a, b = (part.features(kind.feature, kind.face_crop) for part in (first, second))
             show(f"{family}, {method}, features", prompt.features(kind.feature, kind.face_crop), formula(a, b), 1e-6)
-            assert torch.equal(prompt.unconditional(kind.feature), first.unconditional(kind.feature))
+            assert torch.equal(prompt.zero_states(), first.zero_states())
         if kind.identity:
             a, b = first.identities(), second.identities()
             show(f"{family}, {method}, identities", prompt.identities(), formula(a, b), 1e-6)

@@ -149,6 +149,32 @@ def test_perp_neg_that_converts_conditionings_of_its_own(patched: Any) -> None:
     assert set(hold_to_reference(calls, {POSITIVE})) == {POSITIVE, NEGATIVE, EMPTY}
 
 
+def test_a_guider_that_keeps_its_negatives_for_itself() -> None:
+    """DualModelGuider's negative list is announced to no wrapper around the sampler, and has areas of its own."""
+    from comfy_extras.nodes_custom_sampler import Guider_DualModel
+
+    upper = torch.zeros(1, 64, 64)
+    upper[:, :32] = 1
+    model, prompt = models.comfy_model("SD15", CHANNELS), models.Features.random()
+    negative = models.text(NEGATIVE, area=(8, 16, 0, 0)) + models.text(OTHER, area=(8, 16, 8, 0))
+    outputs: list[dict[int, torch.Tensor]] = []
+    for on in (models.apply(model, weights(), prompt, mask=upper), models.apply(model, weights(), prompt), model):
+        made = Guider_DualModel(on, on)
+        made.set_conds(models.text(POSITIVE), negative)
+        made.set_cfg(4.0)
+        calls = run(made, steps=1)
+        known = {seed: models.text(seed)[0][0] for seed in (POSITIVE, OTHER, NEGATIVE)}
+        outputs.append({
+            seed: output for call in calls for context, output in zip(call["context"], call["output"])
+            for seed, states in known.items() if torch.equal(states[0], context)
+        })  # fmt: skip
+    masked, full, none = outputs
+    assert {seed: tuple(output.shape[-2:]) for seed, output in masked.items()} == {5: (16, 16), 6: (8, 16), 7: (8, 16)}
+    assert figures.relative(masked[NEGATIVE], full[NEGATIVE]) <= BAR < figures.relative(full[NEGATIVE], none[NEGATIVE])
+    assert torch.equal(masked[OTHER], none[OTHER])
+    assert figures.relative(full[OTHER], none[OTHER]) > 1e-3
+
+
 def test_sag(patched: Any) -> None:
     """SAG passes the unconditional list as the sampler's first."""
     from comfy_extras.nodes_sag import SelfAttentionGuidance
@@ -169,8 +195,8 @@ def test_pag(patched: Any) -> None:
     (first, *_) = (call for call in calls if len(call["roles"]) == 2)
     assert len(perturbed) == 2
     for call in perturbed:
-        k, v = call["options"]["image_prompt_kv"][0].layers[1]
-        both_k, both_v = first["options"]["image_prompt_kv"][0].layers[1]
+        k, v, _ = call["options"]["image_prompt_kv"][0].layers[1]
+        both_k, both_v, _ = first["options"]["image_prompt_kv"][0].layers[1]
         conditional = first["roles"].index(0)
         assert torch.equal(k[0], both_k[conditional])
         assert torch.equal(v[0], both_v[conditional])

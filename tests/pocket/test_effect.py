@@ -162,7 +162,7 @@ def test_a_short_training_raises_agreement(studio: Studio, tmp_path: Path) -> No
     for name in ("base", "clip_vision", "judge.safetensors"):
         (places.weights / name).symlink_to(studio.places.weights / name)
     (places.adapters / "after.safetensors").symlink_to(newest / checkpoint.ADAPTER)
-    start = new_adapter(config, studio.frozen.unet, studio.frozen.encoder_shape)
+    start = new_adapter(config, studio.frozen.unet, studio.frozen.encoder_facts)
     write_adapter(places.adapters / "before.safetensors", start.state_dict(), {})
     mine = Studio(places)
     print()

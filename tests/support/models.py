@@ -87,7 +87,7 @@ def kolors_text_projection() -> torch.nn.Module:
 
 def adapter_weights(family: str, model: Any, seed: int = 1, num_tokens: int | None = None) -> dict[str, Tensor]:
     """Seeded random weights of an adapter for `model` in the published layout: base (ViT-H pooled) or plus (ViT-H)."""
-    table = host.part("nodes.hosts.unet").cross_attention(model)
+    _, table = host.part("nodes.hosts").host_of(model)
     unet = model.model.diffusion_model
     to_k = {layer.index: unet.get_submodule(layer.comfyui).to_k for layer in table}
     context = to_k[1].in_features
@@ -130,17 +130,29 @@ class Features:
     def features(self, feature: str, crop: Any = None) -> Tensor:
         return self.cond[feature]
 
+    def zero_states(self) -> Tensor:
+        return self.uncond["penultimate"]
+
     def unconditional(self, feature: str) -> Tensor:
+        """What an oracle is given for "no picture"."""
         return self.uncond[feature]
 
     def identities(self) -> Tensor | None:
         return self.raw
 
 
-def apply(model: Any, weights: dict[str, Tensor] | Any, prompt: Any, *args: Any, **kwargs: Any) -> Any:
-    """Apply IP-Adapter as the node does; `weights` may be an adapter that is loaded."""
+def apply(
+    model: Any, weights: dict[str, Tensor] | Any, prompt: Any, weight: float = 1.0, influence: Any = None, **inputs: Any
+) -> Any:
+    """Apply IP-Adapter as the node does with these inputs, or with an influence that no form can give yet.
+
+    weights: of an adapter, or one that is loaded.
+    """
     adapter = loaded_adapter(weights) if isinstance(weights, dict) else weights
-    return host.part("nodes.apply").apply_adapter(model, adapter, prompt, *args, **kwargs)
+    given = host.part("nodes.forms.controls").controls(weight=weight, **inputs)
+    if influence is not None:
+        given["influence"] = influence
+    return host.part("nodes.apply").apply_adapter(model, adapter, prompt, **given)
 
 
 def text(seed: int, context: int = 768, tokens: int = 77, pooled: int | None = None, **values: Any) -> list[Any]:

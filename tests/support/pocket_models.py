@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
-from ipadapter_core import AdapterSpec, IPAdapter, LinearProjection, ResamplerProjection, layer_table, write_adapter
+from ipadapter_core import AdapterSpec, IPAdapter, LinearProjection, ResamplerProjection, unet_sites, write_adapter
 from pocket.places import Places
 from pocket.training import autoencoder, base, control, look, text, vision
 from pocket.training.fitting import write_weights
@@ -55,7 +55,7 @@ def write_transformers(folder: Path, module: CLIPTextModel | CLIPVisionModelWith
 
 
 def write_random_adapter(places: Places, preset: str, unet: nn.Module) -> None:
-    table = layer_table((name for name, _ in unet.named_modules()), unet.config.layers_per_block)
+    table = unet_sites((name for name, _ in unet.named_modules()), unet.config.layers_per_block)
     to_k = {layer.index: unet.get_submodule(layer.diffusers).to_k for layer in table}
     layers, context = tuple(sorted(to_k)), text.WIDTH
     if preset == "pocket":

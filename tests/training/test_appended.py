@@ -13,7 +13,7 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
 
-from ipadapter_core import IPAdapter, detect, read_adapter
+from ipadapter_core import Given, IPAdapter, detect, read_adapter
 from tests.support import runs, tiny_models
 from tests.support.figures import relative, show
 from trainer.__main__ import main
@@ -46,12 +46,12 @@ def test_it_is_the_stock_unet_on_longer_text(family: str, tmp_path: Path) -> Non
     """The oracle knows nothing of adapters: diffusers' own attention, with the tokens as more words."""
     config = appended(tmp_path, family)
     frozen = Frozen(config.model)
-    adapter = new_adapter(config, frozen.unet, frozen.encoder_shape)
+    adapter = new_adapter(config, frozen.unet, frozen.encoder_facts)
     x, text, features = random_inputs(adapter)
     time, sizes = torch.tensor(500), torch.zeros(2, 6)
     stock = UNet2DConditionModel.from_pretrained(config.model.base, subfolder="unet")
     with torch.no_grad():
-        tokens = adapter.image_tokens(features)
+        tokens = adapter.image_tokens(Given(features))
         keys_values = adapter.keys_values(tokens)
         ours = Diffusion(frozen, config).predict(x, time, TextStates(text), sizes, keys_values)
         show(family, ours, stock(x, time, encoder_hidden_states=torch.cat([text, tokens], 1)).sample, 1e-6)
@@ -65,7 +65,7 @@ def test_it_is_the_stock_unet_on_longer_text(family: str, tmp_path: Path) -> Non
 def test_only_the_projection_is_trained(family: str, tmp_path: Path) -> None:
     config = appended(tmp_path, family)
     frozen = Frozen(config.model)
-    trained = TrainedAdapter(new_adapter(config, frozen.unet, frozen.encoder_shape))
+    trained = TrainedAdapter(new_adapter(config, frozen.unet, frozen.encoder_facts))
     x, text, features = random_inputs(trained.adapter)
     keys_values, _ = trained.by_layer(trained(features))
     time, sizes = torch.tensor(500), torch.zeros(2, 6)
@@ -123,7 +123,7 @@ def test_resume_is_exact_and_the_file_says_what_it_is(tmp_path: Path, capsys: py
     assert torch.equal(again.image_proj.proj.weight, one["average.image_proj.proj.weight"])
     wrong = dataclasses.replace(config.adapter, attention="decoupled", start_from=str(newest / checkpoint.ADAPTER))
     with pytest.raises(ValueError, match=r"change adapter\.attention"):
-        new_adapter(dataclasses.replace(config, adapter=wrong), frozen.unet, frozen.encoder_shape)
+        new_adapter(dataclasses.replace(config, adapter=wrong), frozen.unet, frozen.encoder_facts)
 
 
 def test_two_processes_with_zero(tmp_path: Path) -> None:

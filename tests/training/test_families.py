@@ -13,7 +13,7 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
 
-from ipadapter_core import IPAdapter, detect, lora_of, read_adapter, told
+from ipadapter_core import Given, IPAdapter, detect, lora_of, read_adapter, resolve_variant
 from tests.support import oracles, published, runs, tiny_models
 from tests.support.face_data import FAMILIES, WITH_IDENTITY, face_config
 from tests.support.figures import relative, show
@@ -128,7 +128,7 @@ def test_the_file_loads_and_predicts_the_same_elsewhere(name: str, tmp_path: Pat
     out = tmp_path / "adapter.safetensors"
     assert main(["export", str(train(config)), str(out)]) == 0
     file = read_adapter(out)
-    spec = told(detect(file.tensors), file.metadata)
+    spec = resolve_variant(detect(file.tensors), file.metadata)
     assert (spec.family, spec.has_lora) == (config.adapter.family, name in WITH_IDENTITY)
     assert file.metadata["family"] == spec.family
     assert spec.shortcut == (name == "FaceID plus v2") and not spec.zero_features
@@ -138,12 +138,12 @@ def test_the_file_loads_and_predicts_the_same_elsewhere(name: str, tmp_path: Pat
     adapter = load_adapter(file.tensors, frozen.unet, metadata=file.metadata)
     x, text, features, identities = random_inputs(adapter)
     with torch.no_grad():
-        keys_values, lora = adapt(adapter, features, identities)
+        keys_values, lora = adapt(adapter, Given(features, identities))
         diffusion = Diffusion(frozen, config)
         ours = diffusion.predict(x, TIME, TextStates(text), SIZES, keys_values, lora=lora)
         without = diffusion.predict(x, TIME, TextStates(text), SIZES, keys_values)
         alone = diffusion.predict(x, TIME, TextStates(text), SIZES, {}, lora=lora)
-        tokens = adapter.image_tokens(features, identities)
+        tokens = adapter.image_tokens(Given(features, identities))
     reference = UNet2DConditionModel.from_pretrained(config.model.base, subfolder="unet")
     theirs = oracles.diffusers_tokens(file.tensors, features, identities, name == "FaceID plus v2")
     show(f"\n{name}, tokens by diffusers", tokens, theirs, BAR)
@@ -181,7 +181,7 @@ def test_going_on_from_a_file_keeps_its_weights(tmp_path: Path) -> None:
     for change, message in (({"shortcut": True}, "adapter.shortcut"), ({"lora_rank": 4}, "adapter.lora_rank")):
         other = face_config(tmp_path, "FaceID plus v1", adapter=again | change)
         with pytest.raises(ValueError, match=f"change {message}") as found:
-            new_adapter(other, frozen.unet, frozen.encoder_shape)
+            new_adapter(other, frozen.unet, frozen.encoder_facts)
         print(f"\n{found.value}")
 
 

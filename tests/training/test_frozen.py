@@ -20,6 +20,7 @@ from trainer.base.files import clip_tokenizer
 from trainer.base.frozen import Frozen, latent_scale
 from trainer.settings.config import ModelConfig
 from trainer.step.inputs import draw_latents, to_inputs
+from trainer.step.shape import adapter_spec
 
 BAR = 1e-5
 
@@ -77,8 +78,10 @@ def test_every_autoencoder_gives_moments(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("feature", ["pooled", "penultimate"])
 def test_dropped_pictures_are_zero_before_the_projection(feature: Any, tmp_path: Path) -> None:
-    config = runs.tiny_config(tmp_path)
+    family = "base" if feature == "pooled" else "plus"
+    config = runs.tiny_config(tmp_path, adapter={"family": family})
     frozen = Frozen(config.model)
+    spec = adapter_spec(config.adapter, frozen.unet, frozen.encoder_facts)
 
     @dataclasses.dataclass
     class Given:
@@ -95,11 +98,11 @@ def test_dropped_pictures_are_zero_before_the_projection(feature: Any, tmp_path:
         generators = (torch.Generator().manual_seed(1), torch.Generator().manual_seed(2))
         sizes = torch.zeros(2, 6)
 
-    inputs = to_inputs(Given(), frozen, feature, config.optimiser)
+    inputs = to_inputs(Given(), frozen, spec, config.optimiser)
     zero_pixels = torch.zeros(1, 3, 32, 32)
     wanted = torch.zeros(24) if feature == "pooled" else frozen.encoder(zero_pixels, "penultimate")[0]
-    assert torch.equal(inputs.features[1], wanted)
-    assert torch.allclose(inputs.features[0], frozen.image_features([picture(0)], feature)[0], atol=1e-6)
+    assert torch.equal(inputs.given.features[1], wanted)
+    assert torch.allclose(inputs.given.features[0], frozen.image_features([picture(0)], feature)[0], atol=1e-6)
     assert torch.equal(inputs.text.states[1], frozen.text_states([""]).states[0])
 
 

@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
-from trainer.base.encoder import shape_of
+from ipadapter_core import Given
+from trainer.base.encoder import encoder_facts
 from trainer.base.files import layout_folder, read_unet_config
 from trainer.base.frozen import TextStates
 from trainer.settings import config as configs
@@ -55,7 +56,7 @@ def random_unet() -> UNet2DConditionModel:
 def inputs(config: Config) -> Inputs:
     """Two samples: the first with its picture, the second with text and picture dropped."""
     generator = torch.Generator().manual_seed(1)
-    shape = shape_of(config.model.encoder)
+    shape = encoder_facts(config.model.encoder)
     is_plus = config.adapter.family == "plus"
     features = (
         torch.randn(2, 257, shape.width, generator=generator)
@@ -70,7 +71,7 @@ def inputs(config: Config) -> Inputs:
         noise=torch.randn(2, 4, SIDE, SIDE, generator=generator),
         timesteps=torch.tensor([37, 811]),
         text=TextStates(torch.randn(2, 77, 768, generator=generator)),
-        features=features,
+        given=Given(features),
         sizes=torch.zeros(2, 6),
     )
 
@@ -78,9 +79,9 @@ def inputs(config: Config) -> Inputs:
 def ours(config: Config, batch: Inputs) -> tuple[float, dict[str, Tensor], dict[str, Tensor]]:
     """Loss, gradients and weights of our step."""
     frozen = GivenUNet(random_unet())
-    trained = TrainedAdapter(new_adapter(config, frozen.unet, shape_of(config.model.encoder)))
+    trained = TrainedAdapter(new_adapter(config, frozen.unet, encoder_facts(config.model.encoder)))
     diffusion = Diffusion(frozen, config)  # type: ignore[arg-type]
-    losses, _ = diffusion.losses(batch, lambda given: trained.by_layer(trained(given.features)))
+    losses, _ = diffusion.losses(batch, lambda inputs: trained.by_layer(trained(*inputs.given)))
     losses.mean().backward()
     named = dict(trained.adapter.named_parameters())
     gradients = {name: parameter.grad for name, parameter in named.items() if parameter.grad is not None}

@@ -15,6 +15,7 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
 
+from ipadapter_core import Given
 from tests.support import runs, tiny_models
 from trainer.base.attention import Adaptation, install
 from trainer.base.frozen import Frozen, latent_scale
@@ -110,9 +111,10 @@ class RandomFeatures(loop.Training):
 
     def _inputs(self, batch: loop.Batch) -> Inputs:
         inputs = super()._inputs(batch)
-        generator = torch.Generator().manual_seed(self.step)
+        generator, features = torch.Generator().manual_seed(self.step), inputs.given.features
+        assert features is not None
         return dataclasses.replace(
-            inputs, features=torch.randn(inputs.features.shape, generator=generator) * inputs.features.std()
+            inputs, given=Given(torch.randn(features.shape, generator=generator) * features.std())
         )
 
 
@@ -124,7 +126,7 @@ def held_out_noise(training: loop.Training, has_prompt: bool = True) -> float:
     for number in range(ROUNDS):
         for batch in loader._load([[(number, position) for position in range(NUMBER)]]):
             inputs = training._inputs(batch)
-            keys_values = adapter.keys_values(adapter.image_tokens(inputs.features)) if has_prompt else {}
+            keys_values = adapter.keys_values(adapter.image_tokens(inputs.given)) if has_prompt else {}
             adaptation = Adaptation(keys_values)
             losses.append(training.diffusion.plain_losses(inputs, lambda _, found=adaptation: found).mean())
     return float(torch.stack(losses).mean())

@@ -11,7 +11,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from ipadapter_core import build_adapter, detect, read_adapter
+from ipadapter_core import Given, base_name, build_adapter, detect, read_adapter
 from tests.support import oracles, runs, tiny_models
 from tests.support.face_data import face_config
 from trainer.base.frozen import Frozen, TextStates
@@ -53,7 +53,7 @@ def test_diffusers_and_the_package_predict_as_the_trainer(family: str, tmp_path:
     size = (2, 17, adapter.spec.feature_dim) if family == "plus" else (2, adapter.spec.feature_dim)
     features, t = torch.randn(size, generator=generator), torch.tensor(500)
 
-    keys_values = adapter.keys_values(adapter.image_tokens(features))
+    keys_values = adapter.keys_values(adapter.image_tokens(Given(features)))
     ours = Diffusion(frozen, config).predict(x, t, TextStates(text), torch.zeros(2, 6), keys_values)
     reference = UNet2DConditionModel.from_pretrained(config.model.base, subfolder="unet")
     plain = reference(x, t, encoder_hidden_states=text).sample
@@ -75,8 +75,8 @@ def test_metadata_says_what_the_adapter_needs(tmp_path: Path) -> None:
     file = read_adapter(path)
     spec = detect(file.tensors)
     wanted = {
-        "family": "base", "base": spec.base, "encoder": "encoder", "encoder_width": "24", "tokens": "4", "step": "3",
-        "resolution": "64", "licence": "CC0-1.0", "config": config.hash,
+        "family": "base", "base": base_name(spec), "encoder": "encoder", "encoder_width": "24", "tokens": "4",
+        "step": "3", "resolution": "64", "licence": "CC0-1.0", "config": config.hash,
     }  # fmt: skip
     print("\n" + json.dumps(file.metadata, indent=1))
     assert wanted.items() <= file.metadata.items()

@@ -8,7 +8,6 @@ Shapes: B batch, N queries (latent positions), T tokens, C context width, D laye
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -17,8 +16,7 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from ipadapter_core import ImageKV, Layer, Lora, attention, decoupled_attention, layer_table
-from ipadapter_core.method.attention import Attend
+from ipadapter_core import ImageKV, Lora, Site, attention, decoupled_attention, joint_attention, unet_sites
 
 Kind = Literal["decoupled", "appended"]
 
@@ -53,13 +51,6 @@ class ImagePrompts:
         self.of_layer, self.lora = {}, {}
 
 
-def appended_attention(q: Tensor, k: Tensor, v: Tensor, images: Iterable[ImageKV], attend: Attend) -> Tensor:
-    """Attention(Q, [K, K'], [V, V']): one softmax over the text's tokens and the pictures' (section 4.4.2)."""
-    images = tuple(images)
-    keys, values = [k, *(image.k for image in images)], [v, *(image.v for image in images)]
-    return attend(q, torch.cat(keys, 1), torch.cat(values, 1))
-
-
 class ImageAttention:
     """diffusers' attention processor of one layer with image prompts (IP-Adapter, eq. 5) and LoRA.
 
@@ -88,12 +79,12 @@ class ImageAttention:
         q = self._changed("to_q", attn.to_q, hidden_states)
         k, v = self._changed("to_k", attn.to_k, read), self._changed("to_v", attn.to_v, read)
         images = [
-            ImageKV(image.k.to(q.dtype), image.v.to(q.dtype), image.mask)
+            ImageKV(image.k.to(q.dtype), image.v.to(q.dtype), image.factor)
             for image in self.prompts.of_layer.get(self.index, ())
         ]
         attend = partial(attention, num_heads=attn.heads)
         if self.kind == "appended":
-            out = appended_attention(q, k, v, images, attend)
+            out = joint_attention(q, k, v, images, attend)
         else:
             out = decoupled_attention(q, k, v, images, attend, attend)
         linear, dropout = attn.to_out
@@ -134,16 +125,14 @@ def attention_names(unet: UNet2DConditionModel) -> dict[int, str]:
     return names
 
 
-def unet_layers(unet: UNet2DConditionModel) -> list[Layer]:
+def unet_layers(unet: UNet2DConditionModel) -> list[Site]:
     """The cross-attention layers of a UNet in checkpoint order. Raises ValueError when there are none."""
-    blocks = unet.config.layers_per_block
-    names = [name for name, _ in unet.named_modules()]
-    table = layer_table(names, blocks if isinstance(blocks, int) else blocks[0])
-    if not table:
+    sites = unet_sites((name for name, _ in unet.named_modules()), unet.config.layers_per_block)
+    if not sites:
         raise ValueError(
             "the base has no cross-attention layers, so an image prompt has nowhere to act: use SD1.5, SD2 or SDXL"
         )
-    return table
+    return sites
 
 
 @torch.no_grad()

@@ -14,10 +14,10 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
 
-from ipadapter_core.method.spec import Feature
+from ipadapter_core import Encoder, Feature
 
 from ..settings.config import ModelConfig
-from .encoder import EncoderShape, ImageEncoder, load_encoder, shape_of
+from .encoder import ImageEncoder, encoder_facts, load_encoder
 from .files import BaseFiles
 
 
@@ -42,7 +42,7 @@ class Frozen:
         self.device = torch.device(device)
         self.dtype = dtype
         self.files = BaseFiles(model)
-        self._zero_features: dict[Feature, Tensor] = {}
+        self._zero_states: Tensor | None = None
 
     @cached_property
     def unet(self) -> UNet2DConditionModel:
@@ -71,9 +71,9 @@ class Frozen:
         return self._placed(load_encoder(self.model.encoder, self.model.encoder_architecture).to(self.dtype))
 
     @cached_property
-    def encoder_shape(self) -> EncoderShape:
-        """The image encoder's shape, without loading it."""
-        return shape_of(self.model.encoder, self.model.encoder_architecture)
+    def encoder_facts(self) -> Encoder:
+        """What is known of the image encoder, without loading it."""
+        return encoder_facts(self.model.encoder, self.model.encoder_architecture)
 
     @property
     def has_size_conditioning(self) -> bool:
@@ -111,20 +111,16 @@ class Frozen:
         """Pictures to the encoder's pooled embedding [B, E] or penultimate hidden states [B, S, F]."""
         return self.encoder(self.encoder.pixels(pictures).to(self.device), feature).float()
 
-    def zero_features(self, feature: Feature) -> Tensor:
-        """What stands for a dropped picture: a zero embedding [E], or the states [S, F] of zero pixels."""
-        if feature not in self._zero_features:
-            if feature == "pooled":
-                self._zero_features[feature] = torch.zeros(self.encoder_shape.embed_dim, device=self.device)
-            else:
-                self._zero_features[feature] = self.encoder(self.encoder.zero_pixels().to(self.device), feature)[
-                    0
-                ].float()
-        return self._zero_features[feature]
+    def zero_states(self) -> Tensor:
+        """The hidden states [1, S, F] of a picture of zeros, which stand for a dropped picture."""
+        if self._zero_states is None:
+            zeros = self.encoder.zero_pixels().to(self.device)
+            self._zero_states = self.encoder(zeros, "penultimate").float()
+        return self._zero_states
 
-    def zero_features_are(self, feature: Feature, values: Tensor) -> None:
-        """Take what `zero_features` gives from a cache: [E] or [S, F], so that the encoder need not be loaded."""
-        self._zero_features[feature] = values.to(self.device).float()
+    def zero_states_are(self, values: Tensor) -> None:
+        """Take what `zero_states` gives from a cache: [1, S, F], so that the encoder need not be loaded."""
+        self._zero_states = values.to(self.device).float()
 
     def release(self, *parts: str) -> None:
         """Forget loaded parts ("vae", "encoder", "text_encoders"); they are loaded again when used."""

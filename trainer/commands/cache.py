@@ -20,6 +20,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from ipadapter_core import Feature
+
 from ..base.device import choose_device
 from ..base.frozen import Frozen
 from ..data import order
@@ -34,7 +36,7 @@ from ..data.shards import SHARD, Shards, count_shards, read_part, shard_path, wr
 from ..data.sources import open_source
 from ..run.loop import DTYPES
 from ..settings.config import Config
-from ..settings.families import FAMILIES
+from ..settings.families import trained_family
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ class Builder:
         self.config, self.rank, self.num_processes = config, rank, num_processes
         self.folder = Path(config.data.cache)
         self.source = open_source(config.data)
-        self.feature = FAMILIES[config.adapter.family].feature
+        self.feature = trained_family(config.adapter.family)[0].feature
         device = choose_device(config.run.device)
         if device == "cuda":
             device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
@@ -122,7 +124,7 @@ class Builder:
                 conditions = [item.condition for item in usable if item.condition is not None]
                 tensors = {"features": self._in_batches(conditions, self._features)}
                 if number == 0:
-                    tensors[ZERO] = self.frozen.zero_features(self.feature)[None]
+                    tensors[ZERO] = self._zero_features(self.feature)
                 write_shard(self._path(self.feature, number), stored(tensors, self.dtype))
             if IDENTITIES in missing:
                 faces = [item.identity for item in usable if item.identity is not None]
@@ -137,7 +139,7 @@ class Builder:
                 )
 
     def _read(self, indices: range) -> Iterator[Item | Skipped]:
-        encoder = self.frozen.encoder_shape if self.feature else None
+        encoder = self.frozen.encoder_facts if self.feature else None
         pictures = Pictures(PictureReader(self.source, self.config.data, encoder))
         workers = self.config.data.workers
         loaded = DataLoader(
@@ -153,6 +155,12 @@ class Builder:
         size = self.config.run.batch_size
         out = [encode(torch.stack(values[start : start + size])).cpu() for start in range(0, len(values), size)]
         return torch.cat(out) if out else torch.zeros(0)
+
+    def _zero_features(self, feature: Feature) -> Tensor:
+        """The features of a dropped picture, [1, E] or [1, S, F]."""
+        if feature == "pooled":
+            return torch.zeros(1, self.frozen.encoder_facts.feature_dim(feature))
+        return self.frozen.zero_states()
 
     def _features(self, condition: Tensor) -> Tensor:
         assert self.feature is not None

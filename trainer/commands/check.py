@@ -15,7 +15,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ..base.encoder import shape_of
+from ..base.encoder import encoder_facts
 from ..base.files import clip_tokenizer
 from ..data.batch import Skipped
 from ..data.identity import read_identity
@@ -59,7 +59,10 @@ def run_check(options: argparse.Namespace) -> int:
         write_report(report, summary.faults)
         if options.sheet:
             write_sheet(
-                options.sheet, source, config.data, shape_of(config.model.encoder, config.model.encoder_architecture)
+                options.sheet,
+                source,
+                config.data,
+                encoder_facts(config.model.encoder, config.model.encoder_architecture),
             )
     except OSError as error:
         raise ValueError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ipadapter_core import AdapterSpec, detect, read_adapter, write_adapter, write_pickle
+from ipadapter_core import AdapterSpec, base_name, detect, encoder_name, read_adapter, write_adapter, write_pickle
 
 from ..run import checkpoint
 from ..step.adapter import is_appended
@@ -36,7 +36,7 @@ def export(source: Path, out: Path, half: bool = False, raw: bool = False) -> st
 
 def _about(spec: AdapterSpec) -> str:
     lora = ", with its LoRA" if spec.has_lora else ""
-    return f"{spec.family} adapter for {spec.base}, {spec.num_tokens} tokens, {spec.encoder}{lora}"
+    return f"{spec.family} adapter for {base_name(spec)}, {spec.num_tokens} tokens, {encoder_name(spec)}{lora}"
 
 
 def _simple(metadata: Mapping[str, str]) -> str:

@@ -10,11 +10,13 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import nn
 
+from ipadapter_core import base_name
+
 from ..base.encoder import build_visual
 from ..base.files import BaseFiles, build_vae, layout_folder, read_unet_config, text_encoder_of
 from ..run import checkpoint
 from ..settings.config import Config
-from ..settings.families import FAMILIES
+from ..settings.families import trained_family
 from ..step.adapter import new_adapter, trained_parameters
 from ..step.lora import pairs
 from ..step.shape import encoder_shape
@@ -67,7 +69,7 @@ def make_plan(config: Config) -> Plan:
         lora=count(pairs(adapter).values()),
         layers=len(adapter.spec.layers),
         tokens=adapter.spec.num_tokens,
-        base=adapter.spec.base,
+        base=base_name(adapter.spec),
         samples_per_step=config.samples_per_step,
         samples=config.samples_per_step * config.run.steps,
         memory=memory,
@@ -103,7 +105,7 @@ def describe(config: Config, plan: Plan, num_samples: int | None = None) -> str:
     lora = f", {plan.lora:,} LoRA" if plan.lora else ""
     lines = [
         f"base                 {plan.base} ({config.model.base or 'not set'})",
-        f"image encoder        {config.model.encoder if FAMILIES[config.adapter.family].feature else 'none'}",
+        f"image encoder        {config.model.encoder if trained_family(config.adapter.family)[0].feature else 'none'}",
         f"adapter              {config.adapter.family}, {plan.tokens} image tokens, {plan.layers} layers, "
         f"{config.adapter.attention} attention",
         f"trained weights      {plan.trained:,} ({plan.projection:,} projection, {layers:,} K' and V'{lora})",

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ipadapter_core import AdapterSpec, WeightsFile, read_adapter
+from ipadapter_core import AdapterSpec, WeightsFile, base_of, read_adapter
 from ipadapter_core.method.picture import on_white, square
 
 from ..base.attention import text_keys_values
@@ -21,15 +21,13 @@ from ..data.pictures import Unusable
 from ..run import checkpoint
 from ..run import folder as run
 from ..run.loop import DTYPES
-from ..sampling.sample import Sampling, prompts_of, sample
+from ..sampling.sample import Sampling, given_of, sample
 from ..settings import config as configs
 from ..settings.config import AdapterConfig, Config, ModelConfig
-from ..settings.families import FAMILIES
+from ..settings.families import TRAINED
 from ..step.adapter import is_appended, load_adapter
 from ..step.diffusion import Diffusion
 from .export import find_checkpoint
-
-RESOLUTION = {"SDXL": 1024}  # of a base, where the adapter's metadata is silent; 512 elsewhere
 
 
 def sample_to_file(options: argparse.Namespace) -> str:
@@ -43,21 +41,22 @@ def sample_to_file(options: argparse.Namespace) -> str:
     adapter = load_adapter(file.tensors, frozen.unet, device, file.metadata)
     spec = adapter.spec
     kind = AdapterConfig(
-        family=spec.family if spec.family in FAMILIES else "base",
+        family=spec.family if spec.family in TRAINED else "base",
         attention="appended" if is_appended(file.tensors) else "decoupled",
     )
     config = Config(model=model, adapter=kind)
     if spec.feature:
-        check_fit(spec.feature_dim, frozen.encoder_shape.feature_dim(spec.feature), "image features", name, "encoder")
+        check_fit(spec.feature_dim, frozen.encoder_facts.feature_dim(spec.feature), "image features", name, "encoder")
     check_fit(spec.context_dim, frozen.unet.config.cross_attention_dim, "text states", name, "base")
     check_fit(len(spec.layers), len(text_keys_values(frozen.unet)), "layers", name, "base")
-    resolution = options.resolution or int(file.metadata.get("resolution", RESOLUTION.get(spec.base, 512)))
+    base = base_of(spec)
+    resolution = options.resolution or int(file.metadata.get("resolution", base.resolution if base else 512))
     diffusion, rows = Diffusion(frozen, config), []
     settings = Sampling(options.steps, options.guidance, options.weight, options.prompt, options.negative, options.seed)
     for reference in _references(options, spec, name):
-        prompts = prompts_of([reference], spec, frozen)
+        given = given_of([reference], spec, frozen)
         each = [dataclasses.replace(settings, seed=settings.seed + number) for number in range(options.number)]
-        pictures = [sample(diffusion, adapter, prompts, one, resolution)[0] for one in each]
+        pictures = [sample(diffusion, adapter, given, one, resolution)[0] for one in each]
         rows.append([square(reference.picture, resolution), *pictures])
     sheet = Image.new("RGB", (resolution * len(rows[0]), resolution * len(rows)))
     for y, row in enumerate(rows):

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ipadapter_core import Encoder
 from ipadapter_core.method.picture import square
 
-from ..base.encoder import EncoderShape
 from ..data.pictures import Unusable, cut_target, decode
 from ..data.sample import Sample, Source
 from ..settings.config import DataConfig
@@ -21,7 +21,7 @@ MARGIN = 6
 LETTER = 6  # pixels of a letter's width
 
 
-def write_sheet(path: Path, source: Source, data: DataConfig, encoder: EncoderShape) -> None:
+def write_sheet(path: Path, source: Source, data: DataConfig, encoder: Encoder) -> None:
     """Write up to 24 samples, spread evenly over the data. Raises OSError when the file cannot be written."""
     number = min(COLUMNS * ROWS, len(source))
     indices = np.linspace(0, len(source) - 1, number).round().astype(int)

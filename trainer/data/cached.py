@@ -84,6 +84,6 @@ class CachedReader:
         return TextStates(self.text.row(shard, "states", row).float(), pooled)
 
     def zero_features(self) -> Tensor:
-        """What stands for a dropped picture, where the family reads features."""
+        """What stands for a dropped picture, [1, E] or [1, S, F], where the family reads features."""
         assert self.features is not None
-        return self.features.row(0, ZERO, 0).float()
+        return self.features.row(0, ZERO, 0).float()[None]

@@ -12,7 +12,7 @@ from typing import Any
 from ipadapter_core.method.spec import Feature
 
 from ..settings.config import Config
-from ..settings.families import FAMILIES
+from ..settings.families import trained_family
 from .sample import Source
 
 TARGET = "shortest side bilinear, then centre crop"  # of the pictures that the autoencoder sees
@@ -51,7 +51,7 @@ def fingerprints(config: Config, source: Source, feature: Feature | None) -> dic
     if feature:
         encoder = identity([Path(model.encoder)], model.encoder_architecture)
         parts[feature] = samples | {"image encoder": encoder, "preprocessing": SQUARE} | precision
-    if FAMILIES[config.adapter.family].identity:
+    if trained_family(config.adapter.family)[0].identity:
         parts[IDENTITIES] = samples | {"identities": f"data.identity_column {data.identity_column}, raw"}
     return parts
 

@@ -58,10 +58,10 @@ def open_loader(config: Config, frozen: Frozen, feature: Feature | None, rank: i
     reader: Reader
     if config.data.cache:
         reader = cached = open_cache(config, feature, source)
-        if feature:
-            frozen.zero_features_are(feature, cached.zero_features())
+        if feature == "penultimate":
+            frozen.zero_states_are(cached.zero_features())
     else:
-        reader = PictureReader(source, config.data, frozen.encoder_shape if feature else None)
+        reader = PictureReader(source, config.data, frozen.encoder_facts if feature else None)
     probabilities = timestep_probabilities(config.optimiser, frozen.scheduler).numpy()
     return Loader(config, source, reader, np.cumsum(probabilities), rank, num_processes)
 

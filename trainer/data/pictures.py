@@ -13,14 +13,13 @@ import zlib
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ipadapter_core.method.picture import on_white, square
+from ipadapter_core.method.picture import on_white
 
 Picture = Path | bytes | Image.Image  # a file, its content, or a picture already decoded
 MAX_RATIO = 16  # of the longer side to the shorter
@@ -38,17 +37,6 @@ DAMAGED = (
     struct.error,
     zlib.error,
 )
-
-
-class Normalisation(Protocol):
-    """What of an image encoder's shape its pixels need."""
-
-    @property
-    def image_size(self) -> int: ...
-    @property
-    def mean(self) -> tuple[float, ...]: ...
-    @property
-    def std(self) -> tuple[float, ...]: ...
 
 
 @dataclass(frozen=True)
@@ -138,10 +126,3 @@ def cut_target(image: Image.Image, resolution: int, where: tuple[float, float] |
         left, top = int(where[0] * (free_x + 1)), int(where[1] * (free_y + 1))
     cut = resized.crop((left, top, left + resolution, top + resolution))
     return Target(cut, (height, width), (top, left))
-
-
-def encoder_pixels(image: Image.Image, encoder: Normalisation) -> Tensor:
-    """What the image encoder sees, normalised: [3, S, S]."""
-    values = torch.from_numpy(np.array(square(image, encoder.image_size))).permute(2, 0, 1).float() / 255
-    mean, std = (torch.tensor(numbers).view(3, 1, 1) for numbers in (encoder.mean, encoder.std))
-    return (values - mean) / std

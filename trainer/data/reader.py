@@ -6,11 +6,13 @@ from typing import Protocol
 
 from torch import Tensor
 
+from ipadapter_core import Encoder, encoder_pixels
+
 from ..settings.config import DataConfig
 from . import order
 from .batch import Item, Skipped
 from .identity import read_identity
-from .pictures import Normalisation, Picture, Target, Unusable, cut_target, decode, encoder_pixels
+from .pictures import Picture, Target, Unusable, cut_target, decode
 from .sample import Source
 
 
@@ -27,7 +29,7 @@ class Reader(Protocol):
 class PictureReader:
     """Decodes pictures at each read. encoder: None where no image encoder sees them."""
 
-    def __init__(self, source: Source, data: DataConfig, encoder: Normalisation | None) -> None:
+    def __init__(self, source: Source, data: DataConfig, encoder: Encoder | None) -> None:
         self.source, self.data, self.encoder = source, data, encoder
 
     def __len__(self) -> int:
@@ -57,7 +59,7 @@ def cut_pictures(
     image: Picture,
     condition: Picture | None,
     data: DataConfig,
-    encoder: Normalisation | None,
+    encoder: Encoder | None,
     where: tuple[float, float] | None = None,
 ) -> tuple[Target, Tensor | None] | Unusable:
     """A sample's target, and what the image encoder sees [3, S, S]; or why either cannot be used."""

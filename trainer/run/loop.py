@@ -158,7 +158,7 @@ class Training:
         return total, norm, waited
 
     def _inputs(self, batch: Batch) -> Inputs:
-        return to_inputs(batch, self.frozen, self.spec.feature, self.config.optimiser, self.spec.identity)
+        return to_inputs(batch, self.frozen, self.spec, self.config.optimiser)
 
     def _stop_broken(self, batches: list[tuple[Sequence[str], Tensor]]) -> None:
         mine = [
@@ -219,7 +219,7 @@ class Training:
         sums = step_sums(empty, empty, empty.long(), number)
         for batch in self.loader.held_out():
             inputs = self._inputs(batch)
-            plain = self.diffusion.plain_losses(inputs, lambda given: adapt(adapter, given.features, given.identities))
+            plain = self.diffusion.plain_losses(inputs, lambda inputs: adapt(adapter, inputs.given))
             sums = sums + step_sums(plain, plain, inputs.timesteps, number)
         total = self.parallel.sum(sums).cpu()
         if self.log:

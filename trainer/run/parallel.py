@@ -69,7 +69,7 @@ class Parallel:
 
     def adapt(self, inputs: Inputs) -> Adaptation:
         """K' and V' of all layers and the LoRA, through the wrapped adapter, so that gradients are reduced."""
-        return self.trained.by_layer(self.model(inputs.features, inputs.identities))
+        return self.trained.by_layer(self.model(*inputs.given))
 
     @contextmanager
     def accumulating(self) -> Iterator[None]:

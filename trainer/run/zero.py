@@ -58,7 +58,7 @@ class ZeroParallel(Parallel):
         )
 
     def adapt(self, inputs: Inputs) -> Adaptation:
-        return self.trained.by_layer(self._forward(inputs.features, inputs.identities))
+        return self.trained.by_layer(self._forward(*inputs.given))
 
     def _forward(self, *read: Tensor | None) -> tuple[Tensor, ...]:
         is_half = self.config.run.precision == "fp16"

@@ -9,13 +9,13 @@ from functools import cached_property
 
 from PIL import Image, ImageDraw
 
-from ipadapter_core import IPAdapter
+from ipadapter_core import Given, IPAdapter
 from ipadapter_core.method.picture import on_white, square
 
 from ..data.batch import Reference
 from ..settings.config import Config
 from ..step.diffusion import Diffusion
-from .sample import Prompts, Sampling, prompts_of, sample
+from .sample import Sampling, given_of, sample
 from .scores import Scorer
 
 MAX_CELL = 256  # pixels of a cell's side
@@ -50,14 +50,14 @@ class Grid:
         Parts that were not in memory before are forgotten after.
         """
         frozen, before = self.diffusion.frozen, self.diffusion.frozen.loaded
-        prompts = prompts_of(self.references, adapter.spec, frozen)
-        columns = [self._column(adapter, prompts, prompt, weight) for prompt, weight in self.columns]
+        given = given_of(self.references, adapter.spec, frozen)
+        columns = [self._column(adapter, given, prompt, weight) for prompt, weight in self.columns]
         frozen.release(*frozen.loaded - before)
         return self._sheet(columns), self._scores(columns)
 
-    def _column(self, adapter: IPAdapter, prompts: Prompts, prompt: str, weight: float) -> list[Image.Image]:
+    def _column(self, adapter: IPAdapter, given: Given, prompt: str, weight: float) -> list[Image.Image]:
         settings = Sampling(steps=self.config.run.sample_steps, weight=weight, prompt=prompt, seed=self.config.run.seed)
-        return sample(self.diffusion, adapter, prompts, settings, self.config.data.resolution)
+        return sample(self.diffusion, adapter, given, settings, self.config.data.resolution)
 
     def _scores(self, columns: list[list[Image.Image]]) -> dict[str, float]:
         if self.scorer is None:

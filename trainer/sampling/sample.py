@@ -7,20 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler
 from PIL import Image
 from torch import Tensor
 
-from ipadapter_core import AdapterSpec, IPAdapter
+from ipadapter_core import AdapterSpec, Given, IPAdapter, nothing, read_identities
 
 from ..base.frozen import Frozen, latent_scale
 from ..data.batch import Reference
 from ..step.adapter import adapt
 from ..step.diffusion import Diffusion
-from ..step.inputs import read_as
 
 
 @dataclass(frozen=True)
@@ -35,56 +34,37 @@ class Sampling:
     seed: int = 0
 
 
-class Prompts(NamedTuple):
-    """What a projection reads of B references: image features [B, ...], identities [B, 512]; None where it does not."""
-
-    features: Tensor | None
-    identities: Tensor | None = None
-
-    def __len__(self) -> int:
-        first = self.identities if self.features is None else self.features
-        assert first is not None
-        return len(first)
-
-
-def prompts_of(references: Sequence[Reference], spec: AdapterSpec, frozen: Frozen) -> Prompts:
-    """References as the adapter reads them."""
+def given_of(references: Sequence[Reference], spec: AdapterSpec, frozen: Frozen) -> Given:
+    """What the adapter reads of references."""
     features = frozen.image_features([one.picture for one in references], spec.feature) if spec.feature else None
     if spec.identity is None:
-        return Prompts(features)
+        return Given(features)
     faces = [one.identity for one in references if one.identity is not None]
     assert len(faces) == len(references)
-    return Prompts(features, read_as(torch.stack(faces).to(frozen.device), spec.identity))
+    return Given(features, read_identities(torch.stack(faces).to(frozen.device), spec.identity))
 
 
-def with_nothing(prompts: Prompts, spec: AdapterSpec, frozen: Frozen) -> Prompts:
-    """ "No picture" as often as there are prompts, then the prompts: [2 * B, ...]."""
-    features, identities = prompts
-    if features is not None:
-        assert spec.feature is not None
-        zero = torch.zeros_like(features[:1]) if spec.zero_features else frozen.zero_features(spec.feature)
-        features = torch.cat([zero.expand_as(features), features.to(zero)])
-    if identities is not None:
-        identities = torch.cat([torch.zeros_like(identities), identities])
-    return Prompts(features, identities)
+def with_nothing(given: Given, spec: AdapterSpec, frozen: Frozen) -> Given:
+    """ "No picture" as often as there are references, then the references: [2 * B, ...]."""
+    return nothing(spec, given, frozen.zero_states).expanded(given.rows).joined(given)
 
 
 @torch.no_grad()
 def sample(
-    diffusion: Diffusion, adapter: IPAdapter, prompts: Prompts, settings: Sampling, resolution: int
+    diffusion: Diffusion, adapter: IPAdapter, given: Given, settings: Sampling, resolution: int
 ) -> list[Image.Image]:
-    """One picture of resolution x resolution for each of the prompts. FaceID's LoRA acts at strength 1, as in training.
+    """One picture of resolution x resolution for each of the references. Its LoRA acts at strength 1.
 
     The noise of row i is seeded with settings.seed + i, on the CPU, so that it is the same on every device.
     """
-    frozen, count = diffusion.frozen, len(prompts)
+    frozen, count = diffusion.frozen, given.rows
     side = resolution // latent_cell(frozen.files.vae_config())
     channels = frozen.unet.config.in_channels
     noise = [
         torch.randn(channels, side, side, generator=torch.Generator().manual_seed(settings.seed + row))
         for row in range(count)
     ]
-    keys_values, lora = adapt(adapter, *with_nothing(prompts, adapter.spec, frozen))
+    keys_values, lora = adapt(adapter, with_nothing(given, adapter.spec, frozen))
     text = frozen.text_states([settings.negative] * count + [settings.prompt] * count)
     sizes = torch.tensor([[resolution, resolution, 0, 0, resolution, resolution]], device=frozen.device).repeat(
         2 * count, 1

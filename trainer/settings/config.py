@@ -46,7 +46,7 @@ class ModelConfig:
 class AdapterConfig:
     """What is trained. 0 = the published value of the family and base."""
 
-    family: Literal["base", "plus", "full-face", "FaceID", "FaceID plus"] = "base"  # plus-face is plus, with face crops
+    family: str = "base"  # plus, full-face, FaceID, FaceID plus; plus-face is plus, with face crops
     num_tokens: int = 0  # image tokens; for "plus" the learned queries (base 4, plus 16, FaceID 4)
     width: int = 0  # of the resampler of "plus" (SD1.5 768, SD2 1024, SDXL 1280)
     depth: int = 0  # of the resampler (4)

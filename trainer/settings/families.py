@@ -1,39 +1,22 @@
-"""What the families that are trained read and hold: one table, by the core's names."""
+"""The families that the trainer trains, by the core's names."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from ipadapter_core import FAMILIES, Family
+from ipadapter_core.facts.families import Training
 
-if TYPE_CHECKING:
-    from ipadapter_core.method.spec import Feature, Identity
-
-    from .config import AdapterConfig
+TRAINED = tuple(reversed([name for name, family in FAMILIES.items() if family.training]))
 
 
-@dataclass(frozen=True)
-class Family:
-    """feature: of the image encoder, None: none. num_tokens: as published, 0: one for each hidden state.
-
-    identity: how ArcFace's is read, None: no faces. lora_rank: of the LoRA that is trained beside, 0: none.
-    """
-
-    feature: Feature | None
-    num_tokens: int
-    identity: Identity | None = None
-    lora_rank: int = 0
+def trained_family(name: str) -> tuple[Family, Training]:
+    """A family and how a new adapter of it is shaped. Raises ValueError for one that is not trained."""
+    family = FAMILIES.get(name)
+    if family is None or family.training is None:
+        raise ValueError(f"adapter.family = {name!r} is unknown: choose one of {', '.join(TRAINED)}")
+    return family, family.training
 
 
-FAMILIES = {
-    "base": Family("pooled", 4),
-    "plus": Family("penultimate", 16),
-    "full-face": Family("penultimate", 0),
-    "FaceID": Family(None, 4, "normed", 128),
-    "FaceID plus": Family("penultimate", 4, "normed", 128),
-}
-
-
-def lora_rank(config: AdapterConfig) -> int:
-    """The rank of the LoRA that is trained with the adapter; 0: there is none."""
-    published = FAMILIES[config.family].lora_rank
-    return (config.lora_rank or published) if published else 0
+def lora_rank(name: str, chosen: int = 0) -> int:
+    """The rank of the LoRA that is trained with a family; 0: there is none. chosen: the config's, 0: as published."""
+    published = trained_family(name)[1].lora_rank
+    return (chosen or published) if published else 0

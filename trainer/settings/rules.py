@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .families import FAMILIES
+from .families import TRAINED, trained_family
 
 if TYPE_CHECKING:
     from .config import Config
@@ -55,19 +55,15 @@ def check(config: Config) -> None:
 
 
 # Values of [adapter] that shape some families alone.
-SHAPES = {
-    "num_tokens": ("base", "plus", "FaceID", "FaceID plus"),  # full-face: as many as hidden states
-    "width": ("plus",),
-    "depth": ("plus", "FaceID plus"),
-    "lora_rank": ("FaceID", "FaceID plus"),
-}
+SHAPES = ("num_tokens", "width", "depth", "lora_rank")
 
 
 def _check_family(config: Config) -> None:
-    adapter, family = config.adapter, FAMILIES[config.adapter.family]
-    for key, families in SHAPES.items():
-        value = getattr(adapter, key)
-        if value and adapter.family not in families:
+    adapter = config.adapter
+    family, training = trained_family(adapter.family)
+    for key in SHAPES:
+        value, families = getattr(adapter, key), [name for name in TRAINED if key in trained_family(name)[1].shaped_by]
+        if value and key not in training.shaped_by:
             raise ValueError(
                 f"adapter.{key} = {value} shapes {', '.join(families)}, and adapter.family is {adapter.family}: "
                 "set it to 0, or leave it out"
@@ -79,7 +75,7 @@ def _check_family(config: Config) -> None:
             f"adapter.family = {adapter.family!r} reads faces' identities: set data.identity_column to where the data "
             "has ArcFace's 512 numbers of each face (insightface calls them embedding)"
         )
-    if family.lora_rank and adapter.attention == "appended":
+    if training.lora_rank and adapter.attention == "appended":
         raise ValueError(
             f'adapter.attention = "appended" trains the projection alone, and {adapter.family} a LoRA as well: '
             'choose "decoupled", or the family base or plus'

@@ -11,10 +11,21 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from ipadapter_core import AdapterSpec, IPAdapter, build_adapter, detect, lora_of, read_adapter, told
+from ipadapter_core import (
+    AdapterSpec,
+    Encoder,
+    Given,
+    IPAdapter,
+    base_name,
+    build_adapter,
+    detect,
+    lora_of,
+    read_adapter,
+    resolve_variant,
+)
+from ipadapter_core.facts.variants import option_metadata
 
 from ..base.attention import Adaptation, Kind, text_keys_values
-from ..base.encoder import EncoderShape
 from ..settings.config import Config
 from ..settings.families import lora_rank
 from .lora import add_lora, load_lora, pairs
@@ -37,7 +48,7 @@ class TrainedAdapter(nn.Module):
 
         After them the LoRA's matrices, up, down, up, down, ...
         """
-        keys_values, lora = adapt(self.adapter, features, identities)
+        keys_values, lora = adapt(self.adapter, Given(features, identities))
         return tuple(
             tensor for pair in (*(keys_values[index] for index in self.layers), *lora.values()) for tensor in pair
         )
@@ -50,13 +61,13 @@ class TrainedAdapter(nn.Module):
         return Adaptation(dict(zip(self.layers, found[:count], strict=True)), lora)
 
 
-def adapt(adapter: IPAdapter, features: Tensor | None, identities: Tensor | None = None) -> Adaptation:
+def adapt(adapter: IPAdapter, given: Given) -> Adaptation:
     """What the layers of a UNet are given for B references."""
-    keys_values = adapter.keys_values(adapter.image_tokens(features, identities))
+    keys_values = adapter.keys_values(adapter.image_tokens(given))
     return Adaptation(keys_values, {place: pair() for place, pair in pairs(adapter).items()})
 
 
-def new_adapter(config: Config, unet: UNet2DConditionModel, encoder: EncoderShape | None, **factory: Any) -> IPAdapter:
+def new_adapter(config: Config, unet: UNet2DConditionModel, encoder: Encoder | None, **factory: Any) -> IPAdapter:
     """The adapter at step 0, in fp32: K' and V' from the text's K and V, all else from run.seed; or a file.
 
     encoder: None for a family that reads none.
@@ -70,7 +81,7 @@ def new_adapter(config: Config, unet: UNet2DConditionModel, encoder: EncoderShap
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
         adapter = IPAdapter(spec, widths, dtype=torch.float32, **factory)
-        if rank := lora_rank(config.adapter):
+        if rank := lora_rank(config.adapter.family, config.adapter.lora_rank):
             add_lora(adapter, unet, rank, dtype=torch.float32, **factory)
     with torch.no_grad():
         for index, (k, v) in text.items():
@@ -94,7 +105,7 @@ def load_adapter(
     """
     if is_appended(tensors):
         tensors = {**tensors, **_text_layers(unet)}
-    adapter = build_adapter(tensors, device=device, spec=told(detect(tensors), metadata or {})).float()
+    adapter = build_adapter(tensors, device=device, spec=resolve_variant(detect(tensors), metadata or {})).float()
     load_lora(adapter, unet, lora_of(tensors), device)
     return adapter.requires_grad_(False)
 
@@ -131,7 +142,7 @@ def _started(config: Config, spec: AdapterSpec, unet: UNet2DConditionModel, widt
             f"there is no adapter file {path}: correct adapter.start_from, or leave it empty to start anew"
         )
     file = read_adapter(path)
-    tensors, rank = file.tensors, lora_rank(config.adapter)
+    tensors, rank = file.tensors, lora_rank(config.adapter.family, config.adapter.lora_rank)
     kind = "appended" if is_appended(tensors) else "decoupled"
     if kind != config.adapter.attention:
         raise ValueError(
@@ -165,13 +176,9 @@ def _started(config: Config, spec: AdapterSpec, unet: UNet2DConditionModel, widt
 def metadata(spec: AdapterSpec, config: Config, step: int) -> dict[str, str]:
     """What a file's shapes cannot tell, and what people ask: read by the nodes and by `export`."""
     encoder = config.model.encoder if not Path(config.model.encoder).exists() else Path(config.model.encoder).name
-    of_family = {
-        "full-face": {"zero_features": str(spec.zero_features).lower()},
-        "FaceID plus": {"shortcut": str(spec.shortcut).lower()},
-    }
     return {
         "format": "pt",
-        "base": spec.base,
+        "base": base_name(spec),
         "base_model": Path(config.model.base).name,
         "family": spec.family,
         "attention": config.adapter.attention,
@@ -186,4 +193,4 @@ def metadata(spec: AdapterSpec, config: Config, step: int) -> dict[str, str]:
         "ema": str(config.optimiser.ema),
         "licence": config.adapter.licence,
         "config": config.hash,
-    } | of_family.get(spec.family, {})
+    } | option_metadata(spec)

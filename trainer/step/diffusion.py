@@ -30,7 +30,9 @@ class Diffusion:
         self.scheduler = frozen.scheduler
         self.weights = loss_weights(config.optimiser, self.scheduler)
         self.prompts: ImagePrompts = install(
-            frozen.unet, config.adapter.attention, has_lora=lora_rank(config.adapter) > 0
+            frozen.unet,
+            config.adapter.attention,
+            has_lora=lora_rank(config.adapter.family, config.adapter.lora_rank) > 0,
         )
         if config.run.gradient_checkpointing:
             frozen.unet.enable_gradient_checkpointing()

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ipadapter_core.method.spec import Feature, Identity
+from ipadapter_core import AdapterSpec, Given, nothing, read_identities
 
 from ..base.frozen import Frozen, TextStates, latent_scale
 from ..settings.config import OptimiserConfig
@@ -63,7 +62,7 @@ class Batch(Protocol):
 class Inputs:
     """One batch on the device. latents and noise: [B, C, h, w], scaled.
 
-    features, identities: as the family reads them, dropped pictures already replaced; None where it reads none.
+    given: what the adapter's projection reads, dropped pictures already replaced.
     """
 
     names: Sequence[str]
@@ -71,24 +70,17 @@ class Inputs:
     noise: Tensor
     timesteps: Tensor
     text: TextStates
-    features: Tensor | None
+    given: Given
     sizes: Tensor
-    identities: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.latents)
 
 
-def to_inputs(
-    batch: Batch,
-    frozen: Frozen,
-    feature: Feature | None,
-    settings: OptimiserConfig,
-    identity: Identity | None = None,
-) -> Inputs:
-    """Compute what is not cached, draw latents and noise, replace dropped pictures by zeros (section 3.2.1).
+def to_inputs(batch: Batch, frozen: Frozen, spec: AdapterSpec, settings: OptimiserConfig) -> Inputs:
+    """Compute what is not cached, draw latents and noise, replace dropped pictures (section 3.2.1).
 
-    feature, identity: what the family reads.
+    spec: of the adapter, which says what it reads.
     """
     moments = batch.moments if batch.moments is not None else frozen.latent_moments(_there(batch.pixels, "pixels"))
     text = batch.text if batch.text is not None else frozen.text_states(list(batch.captions))
@@ -100,32 +92,25 @@ def to_inputs(
         noise=noise.to(device),
         timesteps=batch.timesteps.to(device),
         text=TextStates(text.states.to(device), None if text.pooled is None else text.pooled.to(device)),
-        features=_features(batch, frozen, feature) if feature else None,
+        given=given_of(batch, frozen, spec),
         sizes=batch.sizes.to(device),
-        identities=_identities(batch, frozen, identity) if identity else None,
     )
 
 
-def _features(batch: Batch, frozen: Frozen, feature: Feature) -> Tensor:
-    features, dropped = batch.features, batch.drop_image.to(frozen.device)
-    if features is None:
-        features = frozen.encoder(_there(batch.condition, "condition").to(frozen.device), feature)
-    features = features.to(frozen.device).float()
-    if dropped.any():
-        where = dropped.view(-1, *[1] * (features.ndim - 1))
-        features = torch.where(where, frozen.zero_features(feature), features)
-    return features
-
-
-def _identities(batch: Batch, frozen: Frozen, identity: Identity) -> Tensor:
-    """No face is an identity of zeros."""
-    found = read_as(_there(batch.identities, "identities").to(frozen.device).float(), identity)
-    return found * ~batch.drop_image.to(frozen.device)[:, None]
-
-
-def read_as(identities: Tensor, identity: Identity) -> Tensor:
-    """Raw identities [B, 512] as a family reads them: normed, or as they are."""
-    return F.normalize(identities, dim=-1) if identity == "normed" else identities
+def given_of(batch: Batch, frozen: Frozen, spec: AdapterSpec) -> Given:
+    """What the adapter reads of a batch's pictures and faces, "no picture" where the picture is dropped."""
+    features, identities = batch.features, None
+    if spec.feature:
+        if features is None:
+            features = frozen.encoder(_there(batch.condition, "condition").to(frozen.device), spec.feature)
+        features = features.to(frozen.device).float()
+    if spec.identity:
+        identities = _there(batch.identities, "identities").to(frozen.device).float()
+        identities = read_identities(identities, spec.identity)
+    given = Given(features if spec.feature else None, identities)
+    if not batch.drop_image.any():
+        return given
+    return given.dropped(batch.drop_image.to(frozen.device), nothing(spec, given, frozen.zero_states))
 
 
 def draw_latents(

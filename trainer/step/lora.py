@@ -11,11 +11,10 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from ipadapter_core import IPAdapter, Lora
+from ipadapter_core import MATRICES, IPAdapter, Lora
 
 from ..base.attention import attention_names
 
-MATRICES = ("to_q", "to_k", "to_v", "to_out")
 Place = tuple[int, str]  # checkpoint index of an attention layer, and one of MATRICES
 
 
@@ -88,7 +87,7 @@ def matrix_shapes(unet: UNet2DConditionModel) -> dict[Place, tuple[int, int]]:
     for index, name in attention_names(unet).items():
         attention = unet.get_submodule(name)
         for matrix in MATRICES:
-            found = attention.to_out[0] if matrix == "to_out" else getattr(attention, matrix)
+            found = attention.get_submodule(MATRICES[matrix])
             shapes[index, matrix] = (found.out_features, found.in_features)
     return shapes
 

@@ -4,74 +4,56 @@ from __future__ import annotations
 
 from diffusers import UNet2DConditionModel
 
-from ipadapter_core import (
-    AdapterSpec,
-    FaceCrop,
-    IdentityProjection,
-    IdentityResamplerProjection,
-    LinearProjection,
-    MLPProjection,
-    ResamplerProjection,
-)
-from ipadapter_core.method.spec import Projection
+from ipadapter_core import AdapterSpec, Base, Encoder, find_base
+from ipadapter_core.facts.bases import SD15
+from ipadapter_core.facts.families import Dims
+from ipadapter_core.facts.layouts import HEAD_WIDTH
 
 from ..base.attention import unet_layers
-from ..base.encoder import EncoderShape, shape_of
+from ..base.encoder import encoder_facts
 from ..settings.config import AdapterConfig, Config
-from ..settings.families import FAMILIES, lora_rank
+from ..settings.families import lora_rank, trained_family
 
-# Width of the published resamplers, by context width; depth 4, feed-forward x4. Other bases: their context.
-RESAMPLER_WIDTH = {768: 768, 1024: 1024, 2048: 1280}
-HEAD_WIDTH = 64
-IDENTITY_HIDDEN = 1024  # of the published identity projections
-SDXL_DIM = 2048  # of its text; the published FaceID plus has larger crops there
+DEPTH = 4  # of the published resamplers
 
 
-def encoder_shape(config: Config) -> EncoderShape | None:
-    """The shape of the image encoder; None for a family that reads none."""
-    if FAMILIES[config.adapter.family].feature is None:
+def encoder_shape(config: Config) -> Encoder | None:
+    """The image encoder's facts; None for a family that reads none."""
+    if trained_family(config.adapter.family)[0].feature is None:
         return None
-    return shape_of(config.model.encoder, config.model.encoder_architecture)
+    return encoder_facts(config.model.encoder, config.model.encoder_architecture)
 
 
-def adapter_spec(config: AdapterConfig, unet: UNet2DConditionModel, encoder: EncoderShape | None) -> AdapterSpec:
+def adapter_spec(config: AdapterConfig, unet: UNet2DConditionModel, encoder: Encoder | None) -> AdapterSpec:
     """The shape of a new adapter on this base and encoder. Raises ValueError for a base without cross-attention."""
-    family, context_dim = FAMILIES[config.family], unet.config.cross_attention_dim
+    family, training = trained_family(config.family)
+    context_dim = unet.config.cross_attention_dim
+    base = find_base(context_dim)
     feature_dim = encoder.feature_dim(family.feature) if encoder and family.feature else 0
-    num_states = (encoder.image_size // encoder.patch_size) ** 2 + 1 if encoder else 0
-    is_face_plus = config.family == "FaceID plus"
-    crop = FaceCrop("aligned", 256 if context_dim == SDXL_DIM else 224)
+    width = _resampler_width(config, training.width, context_dim, base)
     return AdapterSpec(
         family=config.family,
         feature=family.feature,
         feature_dim=feature_dim,
         context_dim=context_dim,
-        num_tokens=config.num_tokens or family.num_tokens or num_states,
+        num_tokens=config.num_tokens or training.num_tokens or (encoder.num_states if encoder else 0),
         layers=tuple(layer.index for layer in unet_layers(unet)),
-        projection=_projection(config, context_dim, feature_dim),
+        projection=training.projection(Dims(feature_dim, width, config.depth or DEPTH)),
         identity=family.identity,
-        face_crop=crop if is_face_plus else None,
-        shortcut=is_face_plus and config.shortcut,
-        has_lora=bool(lora_rank(config)),
+        face_crop=(base or SD15).face_crop if family.has_face_crop else None,
+        shortcut="shortcut" in family.options and config.shortcut,
+        has_lora=bool(lora_rank(config.family, config.lora_rank)),
     )
 
 
-def _projection(config: AdapterConfig, context_dim: int, feature_dim: int) -> Projection:
-    if config.family == "full-face":
-        return MLPProjection(feature_dim)
-    if config.family == "FaceID":
-        return IdentityProjection(IDENTITY_HIDDEN)
-    if config.family == "FaceID plus":  # the queries are tokens, so the resampler is as wide as they are
-        return IdentityResamplerProjection(IDENTITY_HIDDEN, _resampler(config, context_dim))
-    if config.family == "plus":
-        width = config.width or RESAMPLER_WIDTH.get(context_dim, -(-context_dim // HEAD_WIDTH) * HEAD_WIDTH)
-        if width % HEAD_WIDTH:
-            raise ValueError(
-                f"adapter.width = {width} should be a multiple of {HEAD_WIDTH}, the width of an attention head"
-            )
-        return _resampler(config, width)
-    return LinearProjection()
-
-
-def _resampler(config: AdapterConfig, width: int) -> ResamplerProjection:
-    return ResamplerProjection(width, config.depth or 4, max(1, width // HEAD_WIDTH), 4 * width)
+def _resampler_width(config: AdapterConfig, kind: str | None, context_dim: int, base: Base | None) -> int:
+    if kind == "context":  # the queries are tokens, so the resampler is as wide as they are
+        return context_dim
+    if kind is None:
+        return 0
+    width = config.width or (base.resampler_width if base else -(-context_dim // HEAD_WIDTH) * HEAD_WIDTH)
+    if width % HEAD_WIDTH:
+        raise ValueError(
+            f"adapter.width = {width} should be a multiple of {HEAD_WIDTH}, the width of an attention head"
+        )
+    return width

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ipadapter_core import build_adapter, describe, detect, extra_keys, lora_of, read_adapter, told
+from ipadapter_core import build_adapter, describe, detect, extra_keys, lora_of, read_adapter, resolve_variant
 from tests.support.hostile.attacks import EXTENSION
 
 ACTS = (
@@ -37,7 +37,7 @@ def memory(name: str) -> int:
 
 def load(path: str | Path) -> None:
     file = read_adapter(path)
-    spec = told(detect(file.tensors), file.metadata)
+    spec = resolve_variant(detect(file.tensors), file.metadata)
     build_adapter(file.tensors, spec=spec)
     lora_of(file.tensors)
     extra_keys(file.tensors, spec)

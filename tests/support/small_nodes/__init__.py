@@ -70,8 +70,8 @@ class Prompt:
     def features(self, feature: str, crop: Any = None) -> torch.Tensor:
         return self.cond[feature]
 
-    def unconditional(self, feature: str) -> torch.Tensor:
-        return torch.zeros_like(self.cond[feature])
+    def zero_states(self) -> torch.Tensor:
+        return torch.zeros_like(self.cond["penultimate"])
 
     def identities(self) -> torch.Tensor:
         return torch.ones(1, 512)

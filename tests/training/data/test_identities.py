@@ -27,6 +27,7 @@ from trainer.run import loop
 from trainer.settings import config as configs
 from trainer.settings.config import DataConfig
 from trainer.step.inputs import to_inputs
+from trainer.step.shape import adapter_spec
 
 NUMBER = 6
 
@@ -87,16 +88,19 @@ def test_identities_are_normed_and_dropped_as_zeros(tmp_path: Path) -> None:
     config = face_config(tmp_path, "FaceID plus v2", data={"drop_image": 0.5}, run={"batch_size": 12, "steps": 1})
     frozen = Frozen(config.model)
     (batch,) = open_loader(config, frozen, "penultimate", 0, 1).batches(0)
-    inputs = to_inputs(batch, frozen, "penultimate", config.optimiser, "normed")
+    spec = adapter_spec(config.adapter, frozen.unet, frozen.encoder_facts)
+    inputs = to_inputs(batch, frozen, spec, config.optimiser)
     raw = {f"{number}.png": identity for number, identity in enumerate(identities(12))}
     wanted = torch.stack([raw[name] / raw[name].norm() for name in inputs.names])
     wanted[batch.drop_image] = 0
-    assert inputs.identities is not None and inputs.features is not None
+    features, found = inputs.given
+    assert found is not None and features is not None
     assert 0 < int(batch.drop_image.sum()) < 12
-    assert torch.allclose(inputs.identities, wanted, atol=1e-7)
+    assert torch.allclose(found, wanted, atol=1e-7)
     zero = frozen.encoder(torch.zeros(1, 3, 32, 32), "penultimate")[0]
-    assert torch.equal(inputs.features[batch.drop_image], zero.expand(int(batch.drop_image.sum()), -1, -1))
-    as_they_are = to_inputs(batch, frozen, "penultimate", config.optimiser, "raw").identities
+    assert torch.equal(features[batch.drop_image], zero.expand(int(batch.drop_image.sum()), -1, -1))
+    raw_spec = dataclasses.replace(spec, identity="raw")
+    as_they_are = to_inputs(batch, frozen, raw_spec, config.optimiser).given.identities
     assert as_they_are is not None
     kept = [place for place, is_dropped in enumerate(batch.drop_image) if not is_dropped]
     assert torch.equal(as_they_are[kept], torch.stack([raw[inputs.names[place]] for place in kept]))

@@ -7,15 +7,17 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from PIL import Image
 from torchvision import transforms
 
+from ipadapter_core import encoder_pixels
 from tests.support import tiny_models
 from tests.support.data_loading import real_pictures
 from trainer.base.encoder import load_encoder
-from trainer.data.pictures import Unusable, cut_target, decode, encoder_pixels
+from trainer.data.pictures import Unusable, cut_target, decode
 
 GREYS = np.linspace(0, 255, 64 * 80).reshape(64, 80).round().astype(np.uint8)
 
@@ -169,6 +171,10 @@ def test_random_crop_reaches_every_corner_and_says_where() -> None:
 
 def test_the_encoders_square_equals_the_encoders_own(tmp_path: Path) -> None:
     encoder = load_encoder(str(tiny_models.write_encoder(tmp_path / "encoder")))
+    theirs = open_clip.image_transform(
+        encoder.facts.image_size, is_train=False, mean=encoder.facts.mean, std=encoder.facts.std
+    )
     for path in real_pictures(tmp_path / "pictures", 4):
         image = Image.open(path)
-        assert torch.equal(encoder_pixels(image, encoder.shape), encoder.pixels([image])[0])
+        assert torch.allclose(encoder_pixels(image, encoder.facts), theirs(image), atol=1e-6)
+        assert torch.equal(encoder.pixels([image])[0], encoder_pixels(image, encoder.facts))

@@ -1,0 +1,88 @@
+"""The base models that adapters are made for: one row each. Sentences, defaults, presets and the trainer ask it.
+
+A model whose numbers no row has still runs; it is then named by its numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..method.spec import AdapterSpec, FaceCrop
+
+# Weights of the attention modules that a preset uses, by their place in forward order; the others get 0.
+Preset = Mapping[int, float]
+SD_STYLE: Preset = dict.fromkeys([0, 1, 2, 3, *range(9, 16)], 1.0)
+SD_COMPOSITION: Preset = {4: 0.25, 5: 1.0}
+SD_PRESETS = {"style": SD_STYLE, "composition": SD_COMPOSITION, "style + composition": {**SD_STYLE, **SD_COMPOSITION}}
+SDXL_PRESETS: dict[str, Preset] = {
+    "style": {6: 1.0},
+    "composition": {3: 1.0},
+    "style + composition": {6: 1.0, 3: 1.0},
+}
+
+
+@dataclass(frozen=True)
+class Base:
+    """What is known of a base.
+
+    name: for people, in metadata and in specs. layout: of its cross-attention; bases of one layout have the same sites.
+    num_sites: its cross-attention layers. num_modules: the attention modules that they are in.
+    context_dim: width of the text states that cross-attention reads. text_dim: of those that the text encoder gives,
+    where the base projects them first. vector_dim: of pooled text and sizes together, where the UNet reads them.
+    resolution: pixels of its training. face_crop: the face's picture that FaceID plus reads.
+    resampler_width: W of the published fine-grained adapters. presets: weights of attention modules by preset's name.
+    """
+
+    name: str
+    layout: str
+    num_sites: int
+    num_modules: int
+    context_dim: int
+    resolution: int
+    face_crop: FaceCrop
+    resampler_width: int
+    presets: Mapping[str, Preset]
+    text_dim: int | None = None
+    vector_dim: int | None = None
+
+
+SD15 = Base("SD1.5", "SD", 16, 16, 768, 512, FaceCrop("aligned", 224), 768, SD_PRESETS)
+SD2 = Base("SD2", "SD", 16, 16, 1024, 512, FaceCrop("aligned", 224), 1024, SD_PRESETS)
+SDXL = Base("SDXL", "SDXL", 70, 11, 2048, 1024, FaceCrop("aligned", 256), 1280, SDXL_PRESETS, vector_dim=2816)
+KOLORS = Base(
+    "Kolors", "SDXL", 70, 11, 2048, 1024, FaceCrop("box", 336), 2048, SDXL_PRESETS, text_dim=4096, vector_dim=5632
+)
+BASES = (SD15, SD2, SDXL, KOLORS)
+NAMES = ", ".join(base.name for base in BASES)
+
+
+def find_base(context_dim: int, num_sites: int | None = None, vector_dim: int | None = None) -> Base | None:
+    """The first base with these numbers, or None. num_sites, vector_dim: None where they are not known."""
+    return next(
+        (
+            base
+            for base in BASES
+            if base.context_dim == context_dim
+            and num_sites in (None, base.num_sites)
+            and vector_dim in (None, base.vector_dim)
+        ),
+        None,
+    )
+
+
+def base_of(spec: AdapterSpec) -> Base | None:
+    """The base of an adapter; None where its numbers are nobody's."""
+    named = next((base for base in BASES if base.name == spec.base), None)
+    return named or find_base(spec.context_dim, len(spec.layers))
+
+
+def base_name(spec: AdapterSpec) -> str:
+    """The base of an adapter, for people: its name, or its numbers."""
+    base = base_of(spec)
+    return base.name if base else numbers_of(spec.context_dim, len(spec.layers))
+
+
+def numbers_of(context_dim: int, num_sites: int) -> str:
+    """A base that no row has, in words."""
+    return f"a model with {num_sites} cross-attention layers and {context_dim}-wide text"

@@ -1,0 +1,41 @@
+"""Apply IP-Adapter: an adapter and an image prompt on a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..apply import apply_adapter
+from ..models import Adapter
+from ..prompts.protocol import Prompt
+from ..sockets import CATEGORY, AdapterType, PromptType
+from .controls import APPLY_INPUTS, FACE_INPUTS, controls
+
+
+class ApplyAdapter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="ImagePromptApply",
+            display_name="Apply IP-Adapter",
+            category=CATEGORY,
+            description="Makes a model follow a picture. Chain any number, in any order with ControlNet and LoRA.",
+            search_aliases=["ipadapter", "ip-adapter", "image prompt", "style transfer", "reference"],
+            inputs=[
+                io.Model.Input(
+                    "model", tooltip="A UNet model (SD1.5, SD2, SDXL) of the adapter's base, or any fine-tune of it."
+                ),
+                AdapterType.Input("adapter", tooltip="From Load IP-Adapter."),
+                PromptType.Input(
+                    "image_prompt", tooltip="From Encode Image Prompt; for FaceID adapters, from Encode Faces."
+                ),
+                *APPLY_INPUTS,
+                *FACE_INPUTS,
+            ],
+            outputs=[io.Model.Output()],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, adapter: Adapter, image_prompt: Prompt, **settings: Any) -> io.NodeOutput:
+        return io.NodeOutput(apply_adapter(model, adapter, image_prompt, **controls(**settings)))

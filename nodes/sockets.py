@@ -1,0 +1,18 @@
+"""What all nodes share: where they are found, their own sockets, and how a node says something."""
+
+from __future__ import annotations
+
+import sys
+
+from comfy_api.latest import io
+
+CATEGORY = "image prompt"
+AdapterType = io.Custom("IMAGE_PROMPT_ADAPTER")
+PromptType = io.Custom("IMAGE_PROMPT")
+
+
+def say(node: type[io.ComfyNode], text: str) -> None:
+    """Show a text on the node in the page; outside of a running server there is none."""
+    server = sys.modules.get("server")  # ComfyUI's own, never imported for this
+    if server is not None and node.hidden is not None and node.hidden.unique_id is not None:
+        server.PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
