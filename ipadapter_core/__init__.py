@@ -4,6 +4,7 @@ What is named here is what other rooms use; everything else is of the core alone
 """
 
 from .facts.bases import BASES, Base, base_name, base_of, find_base
+from .facts.bases import NAMES as BASE_NAMES
 from .facts.detect import detect
 from .facts.encoders import (
     ARCHITECTURES,
@@ -60,6 +61,7 @@ from .method.spec import (
 __all__ = [
     "ARCHITECTURES",
     "BASES",
+    "BASE_NAMES",
     "ENCODERS",
     "FAMILIES",
     "LAYER_WEIGHTS",

@@ -9,9 +9,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...ipadapter_core import LAYER_WEIGHTS, Curve, Influence
+from ...ipadapter_core import BASE_NAMES, LAYER_WEIGHTS, Curve, Influence
 from ..reference import COMBINE, CONCATENATE
 
+MODEL = f"A UNet model ({BASE_NAMES}) of the adapter's base, or any fine-tune of it."
 APPLY_INPUTS = [
     io.Float.Input(
         "weight", default=Influence.weight, min=-1.0, max=3.0, step=0.05,

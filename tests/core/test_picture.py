@@ -113,6 +113,7 @@ def test_unknown_crop():
         square(picture(4, 4), 224, "middle")
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("crop", CROPS)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 20000), (20000, 1), (20000, 3)])
 def test_extreme_shapes(shape, crop):
@@ -123,11 +124,12 @@ def test_extreme_shapes(shape, crop):
     assert seconds < 1
 
 
+@pytest.mark.clock
 def test_thin_pictures_need_no_memory():
     """Resized whole, 1 x 20000 would be 224 x 4480000 pixels, 3 GB."""
     code = """
 import resource, torch
-from ipadapter_core.picture import CROPS, squares
+from ipadapter_core.method.picture import CROPS, squares
 thin = [torch.rand(1, 20000, 1, 3), torch.rand(1, 1, 20000, 3)]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for picture in thin:
