@@ -1,4 +1,4 @@
-"""The kinds of models that take image prompts. This room is the only one that looks into a model."""
+"""The kinds of models that take image prompts; `host_of` is the only place that asks what kind a model is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""FaceID's LoRA on the base model, as weight patches of ComfyUI's own patcher."""
+"""FaceID's LoRA on the base model, as weight patches of ComfyUI's own patcher.
+
+Shapes: up [D, R] and down [R, C] of a matrix [D, C], R the rank.
+"""
 
 from __future__ import annotations
 
