@@ -33,7 +33,7 @@ class PreparedReference:
 
     def __init__(self, reference: Reference, source: Source, size: tuple[int, int], to_sigma: Any) -> None:
         self.source = source
-        self.mask = reference.influence.mask
+        self.mask = reference.influence.masks
         self.size = size
         self.curve = reference.influence.curve
         self.start_sigma, self.end_sigma = (float(to_sigma(end)) for end in (self.curve.start, self.curve.end))

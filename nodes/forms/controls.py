@@ -64,12 +64,11 @@ def controls(**inputs: Any) -> dict[str, Any]:
     start_percent, end_percent: progress, 0 to 1. Raises ValueError for an empty mask.
     """
     given = DEFAULTS | inputs
-    mask = given["mask"]
     influence = Influence(
         weight=given["weight"],
         layers=given["layers"],
         curve=Curve.window(given["start_percent"], given["end_percent"]),
-        mask=mask if mask is None else mask[None] if mask.ndim == 2 else mask.flatten(0, -3),
+        mask=given["mask"],
     )
     others = ("combine", "lora_strength", "shortcut_scale")
     return {"influence": influence} | {name: given[name] for name in others}
