@@ -45,6 +45,8 @@ evidence: setup
 
 lint: setup
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	mkdir -p out/typing && ln -sfn ../.. out/typing/pack
 	$(BIN)/mypy
 
 # A refactor changed nothing: `make same BASE=<revision>` runs that revision beside this tree, PARITY=--parity the

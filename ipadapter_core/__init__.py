@@ -33,7 +33,8 @@ from .files.encoders import (
     read_encoder,
     to_open_clip,
 )
-from .files.read import WeightsFile, read_adapter, read_weights, write_adapter, write_pickle
+from .files.read import WeightsFile, read_adapter, read_weights
+from .files.write import write_adapter, write_pickle
 from .method.adapter import IPAdapter
 from .method.attention import (
     ImageKV,

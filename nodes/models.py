@@ -68,7 +68,7 @@ def load_adapter(path: Path, variant: str = AUTO) -> Adapter:
 
 
 def adapter_of(name: str, file: WeightsFile, variant: str = AUTO) -> Adapter:
-    """An adapter from a file's content. Raises ValueError that names the file when it is none."""
+    """An adapter from a file's content. Raises ValueError that names the file when it is not an adapter."""
     try:
         spec = resolve_variant(detect(file.tensors), file.metadata, variant)
         model = build_adapter(file.tensors, operations=comfy.ops.manual_cast, spec=spec)

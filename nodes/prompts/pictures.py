@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...ipadapter_core import FaceCrop, Feature
-from ...ipadapter_core.method.picture import squares
+from ...ipadapter_core.method.picture import encoder_views
 from ..encoders import encode_zeros
 
 
@@ -72,7 +72,7 @@ def encode(encoder: Any, image: Tensor, crop: str, mask: Tensor | None = None) -
     """
     if mask is not None:
         image = _on_white(image, mask)
-    return ImagePrompt(encoder, squares(image, encoder.image_size, crop))
+    return ImagePrompt(encoder, encoder_views(image, encoder.image_size, crop))
 
 
 def _on_white(image: Tensor, mask: Tensor) -> Tensor:
