@@ -29,7 +29,7 @@ from pocket.__main__ import STAGES
 from pocket.places import Places
 from pocket.training import adapters, autoencoder, base, control, judge, look, text, vision
 from pocket.training.fitting import Loss, Recipe, fit
-from trainer.settings import config as configs
+from trainer.settings.load import load_config
 
 LIMIT = 180  # minutes
 STEPS, RUN_STEPS = 30, 120  # of each fit, of each run of the trainer
@@ -59,7 +59,7 @@ def short_fit(name: str, module: nn.Module, loss: Loss, recipe: Recipe, folder: 
 
 
 def short_run(name: str, settings: dict[str, Any], folder: Path, out: Path) -> None:
-    steps = settings.get("run.steps", configs.load(adapters.preset(name)).run.steps)
+    steps = settings.get("run.steps", load_config(adapters.preset(name)).run.steps)
     train_adapter(name, settings | {"run.steps": RUN_STEPS}, folder, out)
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     first, *_, last = (line for line in lines if "loss" in line)

@@ -77,7 +77,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 def our_step(options: argparse.Namespace) -> Any:
     """One optimiser step of the real loop; gives the seconds that it waited for data."""
     from trainer.run.loop import Training
-    from trainer.run.parallel import start
+    from trainer.run.parallel.start import start
     from trainer.run.stop import Stop
 
     config = our_config(options, with_cache=options.row == "cached")
@@ -88,7 +88,7 @@ def our_step(options: argparse.Namespace) -> Any:
 
 
 def our_config(options: argparse.Namespace, with_cache: bool) -> Any:
-    from trainer.settings import config as configs
+    from trainer.settings.load import load_config
 
     models = options.models
     values = {
@@ -104,7 +104,7 @@ def our_config(options: argparse.Namespace, with_cache: bool) -> Any:
     words = {"run.parallel": "none", "run.device": options.device, "run.precision": options.dtype, "run.folder": ""}
     texts = {key: json.dumps(str(value)) for key, value in (values | words).items()}
     settings = [f"{key}={value}" for key, value in (texts | plain).items()]
-    return configs.load("sd15", [*settings, "run.trackers=[]"])
+    return load_config("sd15", [*settings, "run.trackers=[]"])
 
 
 def build_cache(options: argparse.Namespace) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""The trainer: `python -m trainer`. It comes next; see docs/architecture.md."""
+"""The trainer: `python -m trainer`; docs/training.md is its manual, docs/architecture.md its plan."""

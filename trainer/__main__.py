@@ -10,8 +10,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .settings import config as configs
 from .settings.config import Config
+from .settings.load import PRESETS, load_config
 
 EXAMPLES = {
     "train": "python -m trainer train sd15.toml --set run.steps=20000 --processes 2",
@@ -59,7 +59,7 @@ def resume(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     from .run import folder as run
     from .run import launch
 
-    config = run.go_on(options.folder, options.set, options.processes)
+    config = run.resume(options.folder, options.set, options.processes)
     if config.run.processes > 1 and not launch.is_launched():
         launch.launch(config, arguments)
         return 0
@@ -126,7 +126,7 @@ def _print_plan(config: Config) -> int:
 
 
 def _config(options: argparse.Namespace) -> Config:
-    config = configs.load(options.config, options.set)
+    config = load_config(options.config, options.set)
     processes = getattr(options, "processes", None) or int(os.environ.get("WORLD_SIZE", "0")) or None
     if processes is None or processes == config.run.processes:
         return config
@@ -148,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
         return found
 
     def with_config(found: argparse.ArgumentParser) -> None:
-        presets = ", ".join(sorted(path.stem for path in configs.PRESETS.glob("*.toml")))
+        presets = ", ".join(sorted(path.stem for path in PRESETS.glob("*.toml")))
         found.add_argument("config", metavar="CONFIG", help=f"a TOML file, or a preset: {presets}")
         _add_set(found)
 

@@ -12,7 +12,8 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from trainer.base.files import build_vae, clip_tokenizer, layout_folder, read_unet_config, text_encoder_of
+from trainer.base.files import build_vae, layout_folder, read_unet_config, text_encoder_of
+from trainer.base.tokenizer import clip_tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_PICTURES = 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from trainer.settings import config as configs
+from trainer.settings.load import load_config
 from trainer.step.adapter import is_appended
 
 from ..training.adapters import SIMPLE, preset
@@ -30,16 +30,16 @@ MIXED = {
 def measure(bench: Bench, found: Findings) -> None:
     studio = bench.studio
     parts = {
-        "UNet": studio.frozen.unet,
-        "text encoder": studio.frozen.text_encoders[0],
-        "autoencoder": studio.frozen.vae,
+        "UNet": studio.frozen.base.unet,
+        "text encoder": studio.frozen.base.text_encoders[0],
+        "autoencoder": studio.frozen.base.vae,
     }
     base = {name: count(part) for name, part in parts.items()}
     found.say("Parameters of the base: " + ", ".join(f"{name} {number:,}" for name, number in base.items()) + ".")
     lines = []
     for name in (GLOBAL, FINE, SIMPLE):
         file = studio.file(name)
-        tensors, steps = file.tensors, configs.load(preset(name)).run.steps
+        tensors, steps = file.tensors, load_config(preset(name)).run.steps
         last, samples = (file.metadata.get(key, "?") for key in ("step", "samples_per_step"))
         projection = sum(value.numel() for key, value in tensors.items() if key.startswith("image_proj."))
         trained = sum(value.numel() for value in tensors.values())

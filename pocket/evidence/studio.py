@@ -23,9 +23,10 @@ from torch import Tensor
 import ipadapter_core
 from ipadapter_core import Feature, Given, ImageKV, IPAdapter, Site, WeightsFile, nothing, read_adapter
 from ipadapter_core.files.whole import whole
-from trainer.base.attention import install, unet_layers
 from trainer.base.encoder import ImageEncoder
 from trainer.base.frozen import Frozen
+from trainer.base.processor import install
+from trainer.base.sites import unet_layers
 from trainer.settings.config import ModelConfig
 from trainer.step.adapter import is_appended, load_adapter
 
@@ -112,7 +113,7 @@ class Studio:
             latents = sample(
                 self.predict(order, rows), len(rows), order.guidance, order.seed + int(rows[0]), order.steps
             )
-            parts.append(to_bytes(decode(self.frozen.vae, latents)))
+            parts.append(to_bytes(decode(self.frozen.base.vae, latents)))
             yield len(rows)
         path = self.path(order)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +136,7 @@ class Studio:
     @torch.no_grad()
     def predict(self, order: Order, rows: Tensor) -> Predict:
         """A denoiser for some of an order's pictures: without text and picture, and with them."""
-        unet, world = self.stickers if order.is_sticker else self.frozen.unet, self.world(order.world)
+        unet, world = self.stickers if order.is_sticker else self.frozen.base.unet, self.world(order.world)
         texts = [world.text(number) if order.names_shape else "" for number in rows.tolist()]
         empty = self.states("").expand(len(rows), -1, -1)
         is_free = not (order.adapter or order.names_shape or order.has_silhouette)
@@ -176,7 +177,7 @@ class Studio:
         return read_adapter(self.places.adapter(name))
 
     def _adapter(self, name: str) -> IPAdapter:
-        return load_adapter(self.file(name).tensors, self.frozen.unet)
+        return load_adapter(self.file(name).tensors, self.frozen.base.sites)
 
     @torch.no_grad()
     def _features(self, world: int, feature: Feature) -> Tensor:
@@ -191,7 +192,7 @@ class Studio:
         return torch.cat(parts)
 
     def _states(self, text: str) -> Tensor:
-        return self.frozen.text_states([text]).states
+        return self.frozen.base.encode_texts([text])["states"]
 
 
 def sides(unet: UNet2DConditionModel) -> dict[Site, int]:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from trainer.base.files import clip_tokenizer
+from trainer.base.tokenizer import clip_tokenizer
 
 from ..places import Places
 from ..world.scenes import BACKGROUND, COLOUR, COUNTS, SHAPE, WORDS, caption, random_scenes

@@ -29,8 +29,8 @@ from pocket.world.settings import HALF_WEIGHT, SILHOUETTE_WEIGHT, TEXT_WEIGHT
 from trainer.commands.cache import build_cache
 from trainer.run import checkpoint, loop
 from trainer.run import folder as run
-from trainer.settings import config as configs
 from trainer.settings.config import Config
+from trainer.settings.load import load_config
 from trainer.step.adapter import new_adapter
 
 WORLD, COUNT = 4, 64
@@ -146,7 +146,7 @@ def short_training(studio: Studio, folder: Path, steps: int) -> Config:
                "run.sample_every_steps": 0, "optimiser.warmup_steps": 10, "optimiser.ema": 0, "data.workers": 0,
                "run.trackers": []}  # fmt: skip
     words = [f"{key}={json.dumps(str(value))}" for key, value in settings.items()]
-    return configs.load(preset("pocket"), [*words, *(f"{key}={value}" for key, value in numbers.items())])
+    return load_config(preset("pocket"), [*words, *(f"{key}={value}" for key, value in numbers.items())])
 
 
 def test_a_short_training_raises_agreement(studio: Studio, tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_short_training_raises_agreement(studio: Studio, tmp_path: Path) -> No
     for name in ("base", "clip_vision", "judge.safetensors"):
         (places.weights / name).symlink_to(studio.places.weights / name)
     (places.adapters / "after.safetensors").symlink_to(newest / checkpoint.ADAPTER)
-    start = new_adapter(config, studio.frozen.unet, studio.frozen.encoder_facts)
+    start = new_adapter(config, studio.frozen.base.sites, studio.frozen.encoder_facts)
     write_adapter(places.adapters / "before.safetensors", start.state_dict(), {})
     mine = Studio(places)
     print()

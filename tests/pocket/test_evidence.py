@@ -36,7 +36,8 @@ from pocket.world.scenes import (
     random_scenes,
 )
 from tests.support.figures import show
-from trainer.base.attention import install, text_keys_values, unet_layers
+from trainer.base.processor import install
+from trainer.base.sites import sites_of, unet_layers
 
 
 def test_an_interval_is_that_of_the_mean() -> None:
@@ -109,7 +110,7 @@ def test_masks_share_the_picture_out() -> None:
         parameter += 0.05 * torch.randn_like(parameter)
     x, text = torch.randn(2, 4, 8, 8), torch.randn(2, 77, 64)
     plain = unet(x, 500, text).sample
-    prompts, weights, tokens = install(unet), text_keys_values(unet), torch.randn(2, 4, 64)
+    prompts, weights, tokens = install(unet), sites_of(unet).text, torch.randn(2, 4, 64)
     keys_values = {index: (tokens @ k.T, tokens @ v.T) for index, (k, v) in weights.items()}
     masks = half_masks(unet)
 

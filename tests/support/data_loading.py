@@ -6,18 +6,16 @@ import dataclasses
 from importlib import resources
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from trainer.data import order
-from trainer.data.batch import Item, LoadedBatch, Skipped
+from trainer.data.batch import Batch, Item, Skipped
+from trainer.data.geometry import Geometry
 from trainer.data.loader import Loader
-from trainer.data.sample import Sample
+from trainer.data.record import Record
 from trainer.settings.config import Config
-
-TIMESTEPS = np.cumsum(np.full(1000, 1e-3))
 
 
 class CountingReader:
@@ -32,30 +30,29 @@ class CountingReader:
     def read(self, index: int, draws: order.Draws, drop_text: bool) -> Item | Skipped:
         if self.bad and index % self.bad == 0:
             return Skipped(str(index), "corrupt", "for a test")
-        return Item(
-            str(index), "" if drop_text else str(index), (index,) * 6, pixels=torch.full((3, 1, 1), float(index))
-        )
+        geometry = Geometry((index, index), (0, 0), (index, index))
+        return Item(str(index), "" if drop_text else str(index), geometry, torch.full((3, 1, 1), float(index)))
 
     def captions(self, index: int) -> tuple[str, ...]:
         return (str(index),)
 
-    def identity(self) -> str:
+    def digest(self) -> str:
         return str(self.number)
 
 
 class NoSource(CountingReader):
     """The same as a source, which only the grid's references read."""
 
-    def read(self, index: int) -> Sample:  # type: ignore[override]
+    def read(self, index: int) -> Record:  # type: ignore[override]
         raise AssertionError(f"nothing should read sample {index}")
 
 
 def loader(config: Config, reader: CountingReader, rank: int = 0, processes: int = 1, workers: int = 0) -> Loader:
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, workers=workers))
-    return Loader(config, NoSource(reader.number), reader, TIMESTEPS, rank, processes)
+    return Loader(config, NoSource(reader.number), reader, rank, processes)
 
 
-def content(batch: LoadedBatch) -> list[tuple[object, ...]]:
+def content(batch: Batch) -> list[tuple[object, ...]]:
     """Everything of each sample of a batch, comparable."""
     values: list[Tensor] = [
         value for value in (batch.pixels, batch.moments, batch.condition, batch.features) if value is not None
@@ -65,18 +62,18 @@ def content(batch: LoadedBatch) -> list[tuple[object, ...]]:
             name,
             caption,
             bool(drop),
-            int(timestep),
-            tuple(size.tolist()),
+            float(uniform),
+            geometry,
             generator.initial_seed(),
             *(hash(value[place].numpy().tobytes()) for value in values),
         )
-        for place, (name, caption, drop, timestep, size, generator) in enumerate(
+        for place, (name, caption, drop, uniform, geometry, generator) in enumerate(
             zip(
                 batch.names,
                 batch.captions,
                 batch.drop_image,
-                batch.timesteps,
-                batch.sizes,
+                batch.uniform,
+                batch.geometries,
                 batch.generators,
                 strict=True,
             )

@@ -42,7 +42,7 @@ class Outcome:
 
 
 def kill_test(folder: Path, mode: str, kills: int, seed: int = 0) -> Outcome:
-    """Train twice, once with `kills` kills, and compare the final weights, optimiser state and average."""
+    """Train twice, once with `kills` kills, and compare the final weights, optimiser state and EMA."""
     steps = 8 * kills
     optimiser = {"ema": 0.9, "learning_rate": 1e-2, "schedule": "cosine", "warmup_steps": 4}
     left = runs.tiny_config(folder, run=MODES[mode] | {"steps": steps, "save_every_steps": 2}, optimiser=optimiser)

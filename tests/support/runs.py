@@ -19,9 +19,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from tests.support import tiny_models
+from trainer.base.frozen import Frozen
+from trainer.base.processor import AdapterOutput
 from trainer.run import checkpoint
-from trainer.settings import config as configs
 from trainer.settings.config import Config
+from trainer.settings.load import parse_config, save_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ("-m", "trainer")
@@ -60,11 +62,11 @@ def tiny_config(folder: Path, **sections: dict[str, Any]) -> Config:
     }  # fmt: skip
     for section, values in sections.items():
         tables[section] = tables.get(section, {}) | values
-    return configs.parse(tables)
+    return parse_config(tables)
 
 
 def write_config(config: Config, path: Path) -> Path:
-    configs.save(config, path)
+    save_config(config, path)
     return path
 
 
@@ -109,8 +111,16 @@ def losses(folder: Path) -> dict[int, float]:
     return {line["step"]: line["loss"] for line in lines if "loss" in line}
 
 
+def predict(
+    frozen: Frozen, config: Config, x: Tensor, time: Tensor, text: Tensor, keys_values: Any, lora: Any = None
+) -> Tensor:
+    """The prediction of a base without size conditioning, with an adapter's K', V' and LoRA, as a training makes it."""
+    frozen.base.install(config.adapter.attention, bool(lora), config.run.gradient_checkpointing)
+    return frozen.base.denoise(x, time, {"states": text}, AdapterOutput(keys_values, lora or {}))
+
+
 def final_state(folder: Path) -> dict[str, Tensor]:
-    """Weights, optimiser state and average of a run's newest checkpoint."""
+    """Weights, optimiser state and EMA of a run's newest checkpoint."""
     newest = checkpoint.latest(folder)
     assert newest is not None
     return load_file(newest / checkpoint.STATE)

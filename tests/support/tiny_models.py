@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
+from diffusers import (
+    AutoencoderDC,
+    AutoencoderKL,
+    AutoencoderTiny,
+    DDPMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    UNet2DConditionModel,
+)
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -15,7 +22,7 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from trainer.base.files import clip_tokenizer
+from trainer.base.tokenizer import clip_tokenizer
 
 CONTEXT = 32
 VOCABULARY = 49408
@@ -53,10 +60,18 @@ def write_base(
         encoder: Any = CLIPTextModelWithProjection(text) if number else CLIPTextModel(text)
         encoder.save_pretrained(folder / f"text_encoder{suffix}")
         clip_tokenizer("!" if number else "<|endoftext|>").save_pretrained(folder / f"tokenizer{suffix}")
+    write_scheduler(folder / "scheduler", prediction)
+    return folder
+
+
+def write_scheduler(folder: Path, prediction: str) -> None:
+    """SD1.5's schedule with this prediction; "flow": a rectified flow's, with a shift of 3."""
+    if prediction == "flow":
+        FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(folder)
+        return
     DDPMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, prediction_type=prediction
-    ).save_pretrained(folder / "scheduler")
-    return folder
+    ).save_pretrained(folder)
 
 
 def tiny_unet(kind: str = "sd") -> UNet2DConditionModel:

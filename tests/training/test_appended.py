@@ -17,13 +17,13 @@ from ipadapter_core import Given, IPAdapter, detect, read_adapter
 from tests.support import runs, tiny_models
 from tests.support.figures import relative, show
 from trainer.__main__ import main
-from trainer.base.frozen import Frozen, TextStates
+from trainer.base.frozen import Frozen
 from trainer.commands.plan import describe, make_plan
 from trainer.run import checkpoint, loop
 from trainer.run import folder as run
-from trainer.settings.config import Config
-from trainer.step.adapter import TrainedAdapter, load_adapter, new_adapter
-from trainer.step.diffusion import Diffusion
+from trainer.settings.config import Config, fixed_values
+from trainer.step.adapter import load_adapter, new_adapter
+from trainer.step.transport import TrainedAdapter
 
 FAMILIES = ("base", "plus")
 
@@ -46,17 +46,17 @@ def test_it_is_the_stock_unet_on_longer_text(family: str, tmp_path: Path) -> Non
     """The oracle knows nothing of adapters: diffusers' own attention, with the tokens as more words."""
     config = appended(tmp_path, family)
     frozen = Frozen(config.model)
-    adapter = new_adapter(config, frozen.unet, frozen.encoder_facts)
+    adapter = new_adapter(config, frozen.base.sites, frozen.encoder_facts)
     x, text, features = random_inputs(adapter)
-    time, sizes = torch.tensor(500), torch.zeros(2, 6)
+    time = torch.tensor(500)
     stock = UNet2DConditionModel.from_pretrained(config.model.base, subfolder="unet")
     with torch.no_grad():
         tokens = adapter.image_tokens(Given(features))
         keys_values = adapter.keys_values(tokens)
-        ours = Diffusion(frozen, config).predict(x, time, TextStates(text), sizes, keys_values)
+        ours = runs.predict(frozen, config, x, time, text, keys_values)
         show(family, ours, stock(x, time, encoder_hidden_states=torch.cat([text, tokens], 1)).sample, 1e-6)
         other = dataclasses.replace(config, adapter=dataclasses.replace(config.adapter, attention="decoupled"))
-        decoupled = Diffusion(frozen, other).predict(x, time, TextStates(text), sizes, keys_values)
+        decoupled = runs.predict(frozen, other, x, time, text, keys_values)
     print(f"{family}: decoupled attention differs by {relative(decoupled, ours):.1e}")
     assert relative(decoupled, ours) > 1e-2
 
@@ -65,16 +65,16 @@ def test_it_is_the_stock_unet_on_longer_text(family: str, tmp_path: Path) -> Non
 def test_only_the_projection_is_trained(family: str, tmp_path: Path) -> None:
     config = appended(tmp_path, family)
     frozen = Frozen(config.model)
-    trained = TrainedAdapter(new_adapter(config, frozen.unet, frozen.encoder_facts))
+    trained = TrainedAdapter(new_adapter(config, frozen.base.sites, frozen.encoder_facts))
     x, text, features = random_inputs(trained.adapter)
     keys_values, _ = trained.by_layer(trained(features))
-    time, sizes = torch.tensor(500), torch.zeros(2, 6)
-    prediction = Diffusion(frozen, config).predict(x, time, TextStates(text), sizes, keys_values)
+    time = torch.tensor(500)
+    prediction = runs.predict(frozen, config, x, time, text, keys_values)
     prediction.square().mean().backward()
     moved = {name: p.grad is not None and bool(p.grad.any()) for name, p in trained.adapter.named_parameters()}
     print(f"\n{family}: gradients for {sum(moved.values())} of {len(moved)} tensors")
     assert {name for name, has in moved.items() if has} == {name for name in moved if name.startswith("image_proj.")}
-    assert all(parameter.grad is None for parameter in frozen.unet.parameters())
+    assert all(parameter.grad is None for parameter in frozen.base.unet.parameters())
 
 
 def test_plan_counts_the_projection_alone(tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_resume_is_exact_and_the_file_says_what_it_is(tmp_path: Path, capsys: py
     half = dataclasses.replace(config, run=dataclasses.replace(config.run, folder=str(tmp_path / "half"), steps=4))
     place = run.start(half)
     loop.train(half, place)
-    loop.train(run.go_on(place, ["run.steps=8"]), place)
+    loop.train(run.resume(place, ["run.steps=8"]), place)
     one, other = runs.final_state(whole), runs.final_state(place)
     assert all(torch.equal(one[key], other[key]) for key in one)
     assert one.keys() == other.keys()
@@ -119,11 +119,11 @@ def test_resume_is_exact_and_the_file_says_what_it_is(tmp_path: Path, capsys: py
         assert large.size == other_sheet.size == (128, 64)
 
     frozen = Frozen(config.model)
-    again = load_adapter(file.tensors, frozen.unet)
+    again = load_adapter(file.tensors, frozen.base.sites)
     assert torch.equal(again.image_proj.proj.weight, one["average.image_proj.proj.weight"])
     wrong = dataclasses.replace(config.adapter, attention="decoupled", start_from=str(newest / checkpoint.ADAPTER))
     with pytest.raises(ValueError, match=r"change adapter\.attention"):
-        new_adapter(dataclasses.replace(config, adapter=wrong), frozen.unet, frozen.encoder_facts)
+        new_adapter(dataclasses.replace(config, adapter=wrong), frozen.base.sites, frozen.encoder_facts)
 
 
 def test_two_processes_with_zero(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_runs_from_before_the_option_go_on(tmp_path: Path) -> None:
     settings = json.loads((newest / checkpoint.SETTINGS).read_text())
     del settings["fixed"]["adapter.attention"]
     (newest / checkpoint.SETTINGS).write_text(json.dumps(settings))
-    assert checkpoint.read(newest, config).step == 2
+    assert checkpoint.read(newest, fixed_values(config)).step == 2
     other = dataclasses.replace(config, adapter=dataclasses.replace(config.adapter, attention="appended"))
     with pytest.raises(ValueError, match=r"its adapter\.attention is 'decoupled'"):
-        checkpoint.read(newest, other)
+        checkpoint.read(newest, fixed_values(other))

@@ -20,7 +20,8 @@ from tests.support.limits import without_root
 from trainer.__main__ import main
 from trainer.run import checkpoint, loop
 from trainer.run import folder as run
-from trainer.settings import config as configs
+from trainer.settings.config import Config, fixed_values, tables
+from trainer.settings.load import load_config, parse_config
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def test_no_such_encoder(folder: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_encoder_of_the_wrong_width(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = configs.load(folder / "good.toml")
+    config = load_config(folder / "good.toml")
     started = run.start(_with_folder(config, folder / "narrow"))
     loop.train(_with_folder(config, started), started)
     adapter = checkpoint.latest(started) / checkpoint.ADAPTER  # type: ignore[operator]
@@ -91,7 +92,7 @@ def test_missing_picture_and_broken_line(folder: Path, capsys: pytest.CaptureFix
 
 
 def test_checkpoint_of_another_config(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = _with_folder(configs.load(folder / "good.toml"), folder / "mine")
+    config = _with_folder(load_config(folder / "good.toml"), folder / "mine")
     loop.train(config, run.start(config))
     before = (folder / "mine" / "config.toml").read_bytes()
     assert main(["resume", str(folder / "mine"), "--set", "optimiser.learning_rate=0.5", "--set", "run.steps=4"]) == 1
@@ -104,15 +105,15 @@ def test_checkpoint_of_another_config(folder: Path, capsys: pytest.CaptureFixtur
 
 
 def test_run_that_is_being_trained(folder: Path) -> None:
-    config = _with_folder(configs.load(folder / "good.toml"), folder / "busy")
+    config = _with_folder(load_config(folder / "good.toml"), folder / "busy")
     place = run.start(config)
-    with run.held(place), pytest.raises(ValueError, match="another process is training in"):
+    with run.locked(place), pytest.raises(ValueError, match="another process is training in"):
         loop.train(config, place)
 
 
 def test_loss_that_is_not_finite_names_the_sample(folder: Path) -> None:
     config = _with_folder(
-        configs.load(folder / "good.toml", ["optimiser.learning_rate=1e25", "run.steps=6"]), folder / "nan"
+        load_config(folder / "good.toml", ["optimiser.learning_rate=1e25", "run.steps=6"]), folder / "nan"
     )
     with pytest.raises(ValueError, match=r"the loss of step \d is not finite for .*\.png") as found:
         loop.train(config, run.start(config))
@@ -137,26 +138,26 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_full_disk_keeps_the_last_good_checkpoint(folder: Path, small_disk: Path) -> None:
     changes = ["run.steps=20", "run.keep_last=0"]
-    config = _with_folder(configs.load(folder / "good.toml", changes), small_disk / "run")
+    config = _with_folder(load_config(folder / "good.toml", changes), small_disk / "run")
     with pytest.raises(ValueError, match=r"No space left on device.*the last good checkpoint is step-") as found:
         loop.train(config, run.start(config))
     print(f"\n{found.value}")
     newest = checkpoint.latest(small_disk / "run")
     assert newest is not None
-    assert checkpoint.read(newest, config).step == int(newest.name.removeprefix("step-"))
+    assert checkpoint.read(newest, fixed_values(config)).step == int(newest.name.removeprefix("step-"))
     assert not list(checkpoint.folder(small_disk / "run").glob(".step-*"))
 
 
 def test_folder_that_cannot_be_written(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    config = _with_folder(configs.load(folder / "good.toml"), tmp_path / "file" / "run")
+    config = _with_folder(load_config(folder / "good.toml"), tmp_path / "file" / "run")
     with pytest.raises(ValueError, match="cannot be written") as found:
         run.start(config)
     print(f"\n{found.value}")
 
 
 def test_folder_that_is_closed(folder: Path) -> None:
-    config = configs.load(folder / "good.toml")
+    config = load_config(folder / "good.toml")
     with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other users
         place = Path(name)
         place.chmod(0o555)
@@ -165,8 +166,8 @@ def test_folder_that_is_closed(folder: Path) -> None:
         assert list(place.iterdir()) == []
 
 
-def _with_folder(config: configs.Config, place: Path) -> configs.Config:
-    return configs.parse(configs.tables(config) | {"run": configs.tables(config)["run"] | {"folder": str(place)}})
+def _with_folder(config: Config, place: Path) -> Config:
+    return parse_config(tables(config) | {"run": tables(config)["run"] | {"folder": str(place)}})
 
 
 def test_every_command_shows_an_example() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from trainer.commands.plan import describe, make_plan
-from trainer.settings import config as configs
-from trainer.settings.config import PRESETS, Config
+from trainer.settings.config import Config, fixed_values, rescale
+from trainer.settings.load import PRESETS, load_config, save_config
 from trainer.step.schedule import learning_rate
 
 # Counted by hand from the published layouts: projection, and K' and V' of every layer.
@@ -23,7 +23,7 @@ TRAINED = {
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_preset_plans_the_published_sizes(name: str) -> None:
-    config = configs.load(name)
+    config = load_config(name)
     plan = make_plan(config)
     text = describe(config, plan)
     print("\n" + text)
@@ -34,7 +34,7 @@ def test_preset_plans_the_published_sizes(name: str) -> None:
 
 
 def test_the_papers_preset_is_the_papers() -> None:
-    config = configs.load("sd15")
+    config = load_config("sd15")
     assert make_plan(config).trained == 22_319_616
     assert (config.run.steps, config.samples_per_step, config.run.parallel) == (1_000_000, 64, "zero2")
     assert (config.optimiser.learning_rate, config.optimiser.weight_decay, config.optimiser.schedule) == (
@@ -51,11 +51,9 @@ def test_the_papers_preset_is_the_papers() -> None:
 
 def test_written_configs_read_back_the_same(tmp_path: Path) -> None:
     for preset in PRESETS.glob("*.toml"):
-        config = configs.load(
-            preset, ['adapter.licence=CC "BY" 4.0', "run.sample_weights=[0.25, 1]", "data.source=a b"]
-        )
-        configs.save(config, tmp_path / "config.toml")
-        assert configs.load(tmp_path / "config.toml") == config
+        config = load_config(preset, ['adapter.licence=CC "BY" 4.0', "run.sample_weights=[0.25, 1]", "data.source=a b"])
+        save_config(config, tmp_path / "config.toml")
+        assert load_config(tmp_path / "config.toml") == config
 
 
 @pytest.mark.parametrize(
@@ -72,19 +70,19 @@ def test_written_configs_read_back_the_same(tmp_path: Path) -> None:
 )
 def test_wrong_values_are_refused(override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message.replace("?", r"\?")) as found:
-        configs.load("sd15", [override])
+        load_config("sd15", [override])
     print(f"\n{found.value}")
 
 
-def test_spread_keeps_the_samples_of_a_step() -> None:
-    config = configs.load("sd15")
+def test_rescaling_keeps_the_samples_of_a_step() -> None:
+    config = load_config("sd15")
     for processes in (1, 2, 4, 8, 16, 64):
-        changed = configs.spread(config, processes)
+        changed = rescale(config, processes)
         assert changed.samples_per_step == 64
         assert changed.run.batch_size <= config.run.batch_size
-        assert configs.fixed_values(changed) == configs.fixed_values(config)
+        assert fixed_values(changed) == fixed_values(config)
     with pytest.raises(ValueError, match="cannot be shared by 3 processes"):
-        configs.spread(config, 3)
+        rescale(config, 3)
 
 
 def test_learning_rate() -> None:
@@ -95,7 +93,7 @@ def test_learning_rate() -> None:
             optimiser=dataclasses.replace(config.optimiser, learning_rate=1.0, **values),  # type: ignore[arg-type]
             run=dataclasses.replace(config.run, steps=10),
         )
-        return [round(learning_rate(config, step), 6) for step in range(10)]
+        return [round(learning_rate(config.optimiser, config.run.steps, step), 6) for step in range(10)]
 
     assert rates() == [1.0] * 10
     assert rates(warmup_steps=4)[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]

@@ -18,19 +18,21 @@ from tests.support import oracles, published, runs, tiny_models
 from tests.support.face_data import FAMILIES, WITH_IDENTITY, face_config
 from tests.support.figures import relative, show
 from trainer.__main__ import main
-from trainer.base.frozen import Frozen, TextStates
+from trainer.base.files import layout_folder, read_unet_config
+from trainer.base.frozen import Frozen
+from trainer.base.sites import sites_of
 from trainer.commands.cache import build_cache
 from trainer.commands.plan import describe, make_plan
 from trainer.run import checkpoint, loop
 from trainer.run import folder as run
-from trainer.settings import config as configs
 from trainer.settings.config import Config
-from trainer.step.adapter import TrainedAdapter, adapt, load_adapter, new_adapter
-from trainer.step.diffusion import Diffusion
+from trainer.settings.load import load_config
+from trainer.step.adapter import adapter_output, load_adapter, new_adapter
 from trainer.step.shape import encoder_shape
+from trainer.step.transport import TrainedAdapter
 
 BAR = 1e-5
-SIZES, TIME = torch.zeros(2, 6), torch.tensor(500)
+TIME = torch.tensor(500)
 
 
 def train(config: Config) -> Path:
@@ -59,21 +61,21 @@ def random_inputs(adapter: IPAdapter) -> tuple[Tensor, Tensor, Tensor | None, Te
 def test_gradients_reach_every_trained_tensor(name: str, checkpointing: bool, tmp_path: Path) -> None:
     config = face_config(tmp_path, name, run={"gradient_checkpointing": checkpointing})
     frozen = Frozen(config.model)
-    trained = TrainedAdapter(new_adapter(config, frozen.unet, encoder_shape(config)))
+    trained = TrainedAdapter(new_adapter(config, frozen.base.sites, encoder_shape(config)))
     for key, parameter in trained.adapter.named_parameters():
         if key.endswith("_lora.up.weight"):
             assert not parameter.any()
             torch.nn.init.normal_(parameter, std=0.1)  # from zero, no gradient would reach the other half yet
     x, text, features, identities = random_inputs(trained.adapter)
     keys_values, lora = trained.by_layer(trained(features, identities))
-    prediction = Diffusion(frozen, config).predict(x, TIME, TextStates(text), SIZES, keys_values, lora=lora)
+    prediction = runs.predict(frozen, config, x, TIME, text, keys_values, lora)
     prediction.square().mean().backward()
     moved = {key: p.grad is not None and bool(p.grad.any()) for key, p in trained.adapter.named_parameters()}
     print(f"\n{name}: gradients for {sum(moved.values())} of {len(moved)} tensors, {2 * len(lora)} of them the LoRA's")
     assert all(moved.values()), [key for key, has in moved.items() if not has]
     layers = 2 * len(trained.adapter.spec.layers)
     assert len(lora) == (4 * layers if name in WITH_IDENTITY else 0)
-    assert all(parameter.grad is None for parameter in frozen.unet.parameters())
+    assert all(parameter.grad is None for parameter in frozen.base.unet.parameters())
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -85,7 +87,7 @@ def test_an_interrupted_run_ends_bit_equal(name: str, tmp_path: Path) -> None:
     whole = train(config)
     half = dataclasses.replace(config, run=dataclasses.replace(config.run, folder=str(tmp_path / "half"), steps=2))
     place = train(half)
-    loop.train(run.go_on(place, ["run.steps=4"]), place)
+    loop.train(run.resume(place, ["run.steps=4"]), place)
     one, other = runs.final_state(whole), runs.final_state(place)
     assert one.keys() == other.keys()
     assert all(torch.equal(one[key], other[key]) for key in one)
@@ -135,14 +137,13 @@ def test_the_file_loads_and_predicts_the_same_elsewhere(name: str, tmp_path: Pat
     assert len(lora_of(file.tensors)) == (8 * len(spec.layers) if name in WITH_IDENTITY else 0)
 
     frozen = Frozen(config.model)
-    adapter = load_adapter(file.tensors, frozen.unet, metadata=file.metadata)
+    adapter = load_adapter(file.tensors, frozen.base.sites, metadata=file.metadata)
     x, text, features, identities = random_inputs(adapter)
     with torch.no_grad():
-        keys_values, lora = adapt(adapter, Given(features, identities))
-        diffusion = Diffusion(frozen, config)
-        ours = diffusion.predict(x, TIME, TextStates(text), SIZES, keys_values, lora=lora)
-        without = diffusion.predict(x, TIME, TextStates(text), SIZES, keys_values)
-        alone = diffusion.predict(x, TIME, TextStates(text), SIZES, {}, lora=lora)
+        keys_values, lora = adapter_output(adapter, Given(features, identities))
+        ours = runs.predict(frozen, config, x, TIME, text, keys_values, lora)
+        without = runs.predict(frozen, config, x, TIME, text, keys_values)
+        alone = runs.predict(frozen, config, x, TIME, text, {}, lora)
         tokens = adapter.image_tokens(Given(features, identities))
     reference = UNet2DConditionModel.from_pretrained(config.model.base, subfolder="unet")
     theirs = oracles.diffusers_tokens(file.tensors, features, identities, name == "FaceID plus v2")
@@ -181,7 +182,7 @@ def test_going_on_from_a_file_keeps_its_weights(tmp_path: Path) -> None:
     for change, message in (({"shortcut": True}, "adapter.shortcut"), ({"lora_rank": 4}, "adapter.lora_rank")):
         other = face_config(tmp_path, "FaceID plus v1", adapter=again | change)
         with pytest.raises(ValueError, match=f"change {message}") as found:
-            new_adapter(other, frozen.unet, frozen.encoder_facts)
+            new_adapter(other, frozen.base.sites, frozen.encoder_facts)
         print(f"\n{found.value}")
 
 
@@ -230,7 +231,7 @@ PRESETS = {
 def test_presets_have_the_published_shapes(preset: str) -> None:
     """Every tensor's name and shape is the published file's, whose shapes come from the package's constructors."""
     layout, tokens = PRESETS[preset]
-    config = configs.load(preset)
+    config = load_config(preset)
     plan = make_plan(config)
     print("\n" + describe(config, plan))
     assert plan.trained == sum(value.numel() for value in layout.values())
@@ -238,14 +239,8 @@ def test_presets_have_the_published_shapes(preset: str) -> None:
     assert (plan.tokens, plan.layers, plan.base) == (tokens, 16, "SD1.5")
     assert f"{plan.trained:,}" in describe(config, plan)
     with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(configs_of("sd15"))
-        adapter = new_adapter(config, unet, encoder_shape(config))
+        sites = sites_of(UNet2DConditionModel.from_config(read_unet_config(layout_folder("sd15"))))
+        adapter = new_adapter(config, sites, encoder_shape(config))
     assert {key: value.shape for key, value in adapter.named_parameters()} == {k: v.shape for k, v in layout.items()}
     found = detect(dict(adapter.named_parameters()))
     assert dataclasses.replace(found, shortcut=adapter.spec.shortcut) == adapter.spec
-
-
-def configs_of(layout: str) -> dict[str, Any]:
-    from trainer.base.files import layout_folder, read_unet_config
-
-    return read_unet_config(layout_folder(layout))

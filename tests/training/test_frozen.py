@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,10 @@ from transformers import CLIPVisionModelWithProjection
 
 from tests.support import runs, tiny_models
 from trainer.base.encoder import load_encoder
-from trainer.base.files import clip_tokenizer
-from trainer.base.frozen import Frozen, latent_scale
+from trainer.base.frozen import Frozen
+from trainer.base.tokenizer import clip_tokenizer
+from trainer.data.batch import Batch
+from trainer.data.geometry import Geometry
 from trainer.settings.config import ModelConfig
 from trainer.step.inputs import draw_latents, to_inputs
 from trainer.step.shape import adapter_spec
@@ -66,12 +67,12 @@ def test_tokenizer_is_clips() -> None:
 def test_every_autoencoder_gives_moments(kind: str, tmp_path: Path) -> None:
     base = tiny_models.write_base(tmp_path, vae=kind)
     frozen = Frozen(ModelConfig(base=str(base)))
-    moments = frozen.latent_moments(torch.rand(2, 3, 64, 64) * 2 - 1)
+    moments = frozen.base.encode_pictures(torch.rand(2, 3, 64, 64) * 2 - 1)
     assert moments.shape == (2, 2, 4, 8, 8)
     assert bool((moments[:, 1] > 0).all()) == (kind == "kl")
     generator = torch.Generator().manual_seed(3)
-    latents, _ = draw_latents(moments[:1], [generator], latent_scale(frozen.files))
-    factor, shift = latent_scale(frozen.files)
+    latents, _ = draw_latents(moments[:1], [generator], frozen.base.latent_scale)
+    factor, shift = frozen.base.latent_scale
     drawn = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(3))
     assert torch.allclose(latents[0], (moments[0, 0] + moments[0, 1] * drawn - shift) * factor)
 
@@ -81,29 +82,27 @@ def test_dropped_pictures_are_zero_before_the_projection(feature: Any, tmp_path:
     family = "base" if feature == "pooled" else "plus"
     config = runs.tiny_config(tmp_path, adapter={"family": family})
     frozen = Frozen(config.model)
-    spec = adapter_spec(config.adapter, frozen.unet, frozen.encoder_facts)
-
-    @dataclasses.dataclass
-    class Given:
-        names = ("a", "b")
-        pixels = torch.zeros(2, 3, 64, 64)
-        moments = None
-        captions = ("one", "")
-        text = None
-        condition = frozen.encoder.pixels([picture(0), picture(1)])
-        features = None
-        identities = None
-        drop_image = torch.tensor([False, True])
-        timesteps = torch.tensor([5, 600])
-        generators = (torch.Generator().manual_seed(1), torch.Generator().manual_seed(2))
-        sizes = torch.zeros(2, 6)
-
-    inputs = to_inputs(Given(), frozen, spec, config.optimiser)
+    spec = adapter_spec(config.adapter, frozen.base.sites, frozen.encoder_facts)
+    side = (64, 64)
+    batch = Batch(
+        names=["a", "b"],
+        pixels=torch.zeros(2, 3, 64, 64),
+        moments=None,
+        captions=["one", ""],
+        texts=None,
+        condition=frozen.encoder.pixels([picture(0), picture(1)]),
+        features=None,
+        drop_image=torch.tensor([False, True]),
+        uniform=torch.tensor([0.1, 0.6]),
+        geometries=[Geometry(side, (0, 0), side)] * 2,
+        generators=[torch.Generator().manual_seed(seed) for seed in (1, 2)],
+    )
+    inputs = to_inputs(batch, frozen, spec)
     zero_pixels = torch.zeros(1, 3, 32, 32)
     wanted = torch.zeros(24) if feature == "pooled" else frozen.encoder(zero_pixels, "penultimate")[0]
     assert torch.equal(inputs.given.features[1], wanted)
     assert torch.allclose(inputs.given.features[0], frozen.image_features([picture(0)], feature)[0], atol=1e-6)
-    assert torch.equal(inputs.text.states[1], frozen.text_states([""]).states[0])
+    assert torch.equal(inputs.conditioning["states"][1], frozen.base.encode_texts([""])["states"][0])
 
 
 @pytest.mark.comfy
@@ -117,9 +116,9 @@ def test_single_file_gives_what_its_folder_gives(tmp_path: Path) -> None:
     tensors = {f"model.diffusion_model.{names[key]}": value for key, value in unet.state_dict().items()}
     from comfy.diffusers_convert import convert_vae_state_dict
 
-    vae = {key: value for key, value in wanted.vae.state_dict().items()}
+    vae = {key: value for key, value in wanted.base.vae.state_dict().items()}
     tensors |= {f"first_stage_model.{key}": value for key, value in convert_vae_state_dict(vae).items()}
-    text = wanted.text_encoders[0].state_dict()
+    text = wanted.base.text_encoders[0].state_dict()
     tensors |= {
         f"cond_stage_model.transformer.text_model.{key.removeprefix('text_model.')}": value
         for key, value in text.items()
@@ -131,9 +130,9 @@ def test_single_file_gives_what_its_folder_gives(tmp_path: Path) -> None:
     pixels = torch.rand(1, 3, 64, 64) * 2 - 1
     with torch.no_grad():
         pairs = {
-            "UNet": (found.unet(x, 10, states).sample, wanted.unet(x, 10, states).sample),
-            "autoencoder": (found.latent_moments(pixels), wanted.latent_moments(pixels)),
-            "text": (found.text_states(["a cat"]).states, wanted.text_states(["a cat"]).states),
+            "UNet": (found.base.unet(x, 10, states).sample, wanted.base.unet(x, 10, states).sample),
+            "autoencoder": (found.base.encode_pictures(pixels), wanted.base.encode_pictures(pixels)),
+            "text": (found.base.encode_texts(["a cat"])["states"], wanted.base.encode_texts(["a cat"])["states"]),
         }
     for name, (ours, reference) in pairs.items():
         difference = float((ours - reference).abs().max())

@@ -18,13 +18,16 @@ from torch import Tensor, nn
 
 from ipadapter_core import Given
 from trainer.base.encoder import encoder_facts
-from trainer.base.files import layout_folder, read_unet_config
-from trainer.base.frozen import TextStates
-from trainer.settings import config as configs
-from trainer.settings.config import Config
-from trainer.step.adapter import TrainedAdapter, new_adapter
-from trainer.step.diffusion import Diffusion
+from trainer.base.files import BaseFiles, layout_folder, read_unet_config
+from trainer.base.parts import Parts
+from trainer.base.unet import UNetBase
+from trainer.settings.config import Config, ModelConfig
+from trainer.settings.load import load_config
+from trainer.step.adapter import new_adapter
 from trainer.step.inputs import Inputs
+from trainer.step.objective import build_objective
+from trainer.step.step import losses
+from trainer.step.transport import TrainedAdapter
 
 # the package imports a name that diffusers has moved
 diffusers.pipelines.controlnet.MultiControlNetModel = diffusers.MultiControlNetModel
@@ -35,17 +38,7 @@ from ip_adapter.resampler import Resampler  # noqa: E402
 LAYOUT = layout_folder("sd15")
 SIDE = 256 // 8
 TOLERANCE = 1e-5
-
-
-class GivenUNet:
-    """The frozen parts that a step needs when all inputs are given."""
-
-    dtype = torch.float32
-    has_size_conditioning = False
-
-    def __init__(self, unet: UNet2DConditionModel) -> None:
-        self.unet = unet.eval().requires_grad_(False)
-        self.scheduler = DDPMScheduler.from_pretrained(LAYOUT, subfolder="scheduler")
+TIME = torch.tensor([37, 811])
 
 
 def random_unet() -> UNet2DConditionModel:
@@ -67,26 +60,27 @@ def inputs(config: Config) -> Inputs:
         features[1] = 0.0
     return Inputs(
         names=["with picture", "dropped"],
-        latents=torch.randn(2, 4, SIDE, SIDE, generator=generator),
+        x0=torch.randn(2, 4, SIDE, SIDE, generator=generator),
         noise=torch.randn(2, 4, SIDE, SIDE, generator=generator),
-        timesteps=torch.tensor([37, 811]),
-        text=TextStates(torch.randn(2, 77, 768, generator=generator)),
+        conditioning={"states": torch.randn(2, 77, 768, generator=generator)},
         given=Given(features),
-        sizes=torch.zeros(2, 6),
     )
 
 
 def ours(config: Config, batch: Inputs) -> tuple[float, dict[str, Tensor], dict[str, Tensor]]:
     """Loss, gradients and weights of our step."""
-    frozen = GivenUNet(random_unet())
-    trained = TrainedAdapter(new_adapter(config, frozen.unet, encoder_facts(config.model.encoder)))
-    diffusion = Diffusion(frozen, config)  # type: ignore[arg-type]
-    losses, _ = diffusion.losses(batch, lambda inputs: trained.by_layer(trained(*inputs.given)))
-    losses.mean().backward()
+    parts = Parts(torch.device("cpu"))
+    parts.get("unet", random_unet)
+    base = UNetBase(BaseFiles(ModelConfig(base=str(LAYOUT))), parts)
+    base.install(config.adapter.attention, has_lora=False)
+    trained = TrainedAdapter(new_adapter(config, base.sites, encoder_facts(config.model.encoder)))
+    objective = build_objective(base.scheduler_config(), config.optimiser)
+    loss = losses(base, objective, batch, TIME, trained.by_layer(trained(*batch.given))).mean()
+    loss.backward()
     named = dict(trained.adapter.named_parameters())
     gradients = {name: parameter.grad for name, parameter in named.items() if parameter.grad is not None}
     assert gradients.keys() == named.keys()
-    return float(losses.mean()), gradients, {name: parameter.detach() for name, parameter in named.items()}
+    return float(loss.detach()), gradients, {name: parameter.detach() for name, parameter in named.items()}
 
 
 def theirs(config: Config, batch: Inputs, weights: dict[str, Tensor]) -> tuple[float, dict[str, Tensor]]:
@@ -117,12 +111,10 @@ def theirs(config: Config, batch: Inputs, weights: dict[str, Tensor]) -> tuple[f
         {key.removeprefix("ip_adapter."): value for key, value in weights.items() if key.startswith("ip_adapter.")}
     )
 
-    kept = (
-        DDPMScheduler.from_pretrained(LAYOUT, subfolder="scheduler").alphas_cumprod[batch.timesteps].view(-1, 1, 1, 1)
-    )
-    noisy = kept.sqrt() * batch.latents + (1 - kept).sqrt() * batch.noise
-    states = torch.cat([batch.text.states, projection(batch.features)], dim=1)
-    loss = F.mse_loss(unet(noisy, batch.timesteps, states).sample, batch.noise)
+    kept = DDPMScheduler.from_pretrained(LAYOUT, subfolder="scheduler").alphas_cumprod[TIME].view(-1, 1, 1, 1)
+    noisy = kept.sqrt() * batch.x0 + (1 - kept).sqrt() * batch.noise
+    states = torch.cat([batch.conditioning["states"], projection(batch.features)], dim=1)
+    loss = F.mse_loss(unet(noisy, TIME, states).sample, batch.noise)
     loss.backward()
     gradients = {f"image_proj.{name}": parameter.grad for name, parameter in projection.named_parameters()}
     gradients |= {f"ip_adapter.{name}": parameter.grad for name, parameter in layers.named_parameters()}
@@ -132,7 +124,7 @@ def theirs(config: Config, batch: Inputs, weights: dict[str, Tensor]) -> tuple[f
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["sd15", "sd15_plus"])
 def test_loss_and_every_gradient_equal_the_packages(preset: str, tmp_path: Path) -> None:
-    config = configs.load(preset)
+    config = load_config(preset)
     batch = inputs(config)
     loss, gradients, weights = ours(config, batch)
     gc.collect()

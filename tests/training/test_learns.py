@@ -11,21 +11,25 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
 
 from ipadapter_core import Given
 from tests.support import runs, tiny_models
-from trainer.base.attention import Adaptation, install
-from trainer.base.frozen import Frozen, latent_scale
+from trainer.base.frozen import Frozen
+from trainer.base.processor import AdapterOutput, install
+from trainer.data.batch import Batch
 from trainer.run import folder as run
 from trainer.run import loop
-from trainer.run.parallel import start
+from trainer.run.parallel.start import start
 from trainer.run.stop import Stop
 from trainer.settings.config import Config
+from trainer.step.adapter import adapter_output
 from trainer.step.inputs import Inputs, draw_latents
-from trainer.step.loss import sample_losses
+from trainer.step.objective import build_objective
+from trainer.step.step import Step, losses
 
 NUMBER, SIDE = 64, 64
 BASE_STEPS, BASE_BATCH = 200, 32
@@ -88,55 +92,57 @@ def train_base(config: Config) -> list[float]:
         cross_attention_dim=tiny_models.CONTEXT, down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
     )  # fmt: skip
-    moments = frozen.latent_moments(pixels(Path(config.data.source)))
-    empty = frozen.text_states([""]).states.expand(BASE_BATCH, -1, -1)
+    moments = frozen.base.encode_pictures(pixels(Path(config.data.source)))
+    empty = frozen.base.encode_texts([""])["states"].expand(BASE_BATCH, -1, -1)
     optimiser = torch.optim.AdamW(unet.parameters(), lr=1e-3)
-    generator, losses = torch.Generator().manual_seed(0), []
+    objective = build_objective(frozen.base.scheduler_config(), config.optimiser)
+    generator, found = torch.Generator().manual_seed(0), []
     for _ in range(BASE_STEPS):
         rows = torch.randint(NUMBER, (BASE_BATCH,), generator=generator)
-        latents, noise = draw_latents(moments[rows], [generator] * BASE_BATCH, latent_scale(frozen.files))
+        latents, noise = draw_latents(moments[rows], [generator] * BASE_BATCH, frozen.base.latent_scale)
         timesteps = torch.randint(1000, (BASE_BATCH,), generator=generator)
-        noisy = frozen.scheduler.add_noise(latents, noise, timesteps)
-        loss = sample_losses(unet(noisy, timesteps, empty).sample, noise).mean()
+        noisy = objective.noisy(latents, noise, timesteps)
+        loss = F.mse_loss(unet(noisy, timesteps, empty).sample, noise)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        losses.append(float(loss.detach()))
+        found.append(float(loss.detach()))
     unet.save_pretrained(Path(config.model.base) / "unet")
-    return losses
+    return found
 
 
-class RandomFeatures(loop.Training):
-    """The same training, but each step's image features are noise of the same size."""
+class RandomStep(Step):
+    """The same step, but each batch's image features are noise of the same size."""
 
-    def _inputs(self, batch: loop.Batch) -> Inputs:
-        inputs = super()._inputs(batch)
-        generator, features = torch.Generator().manual_seed(self.step), inputs.given.features
+    def inputs(self, batch: Batch) -> Inputs:
+        inputs = super().inputs(batch)
+        generator, features = torch.Generator().manual_seed(batch.noise_seeds[0]), inputs.given.features
         assert features is not None
         return dataclasses.replace(
             inputs, given=Given(torch.randn(features.shape, generator=generator) * features.std())
         )
 
 
+@torch.no_grad()
 def held_out_noise(training: loop.Training, has_prompt: bool = True) -> float:
     """The plain loss of all pictures at noise and timesteps of a seed that no training has; the same in every call."""
-    adapter, losses = training._current(), []
+    adapter, found, step = training._current(), [], training.training_step
     config = dataclasses.replace(training.config, run=dataclasses.replace(training.config.run, seed=MEASURE))
-    loader = loop.open_loader(config, training.frozen, adapter.spec.feature, 0, 1)
+    loader = loop.open_loader(config, step.frozen.encoder_facts, adapter.spec.feature)
     for number in range(ROUNDS):
         for batch in loader._load([[(number, position) for position in range(NUMBER)]]):
-            inputs = training._inputs(batch)
-            keys_values = adapter.keys_values(adapter.image_tokens(inputs.given)) if has_prompt else {}
-            adaptation = Adaptation(keys_values)
-            losses.append(training.diffusion.plain_losses(inputs, lambda _, found=adaptation: found).mean())
-    return float(torch.stack(losses).mean())
+            inputs, time = step.inputs(batch), step.objective.time(batch.uniform)
+            image = adapter_output(adapter, inputs.given) if has_prompt else AdapterOutput({})
+            found.append(losses(step.frozen.base, step.objective, inputs, time, image).mean())
+    return float(torch.stack(found).mean())
 
 
-def train_adapter(config: Config, kind: type[loop.Training]) -> tuple[float, float, float]:
+def train_adapter(config: Config, kind: type[Step]) -> tuple[float, float, float]:
     """Held-out loss of the base alone, of the adapter at the start, and after the training."""
     parallel = start(config)
     with Stop() as stop:
-        training = kind(config, run.start(config), parallel, stop)
+        training = loop.Training(config, run.start(config), parallel, stop)
+        training.training_step = kind(**vars(training.training_step))
         base, first = held_out_noise(training, has_prompt=False), held_out_noise(training)
         training.go()
         last = held_out_noise(training)
@@ -155,17 +161,17 @@ def test_the_loss_falls_further_than_with_random_features(tmp_path: Path) -> Non
     )
     torch.manual_seed(0)
     write_autoencoder(Path(config.model.base) / "vae", data)
-    losses = train_base(config)
+    of_base = train_base(config)
     print(
-        f"\nbase: loss {sum(losses[:20]) / 20:.4f} -> {sum(losses[-50:]) / 50:.4f} "
+        f"\nbase: loss {sum(of_base[:20]) / 20:.4f} -> {sum(of_base[-50:]) / 50:.4f} "
         f"in {BASE_STEPS} steps of {BASE_BATCH}",
         flush=True,
     )
-    assert sum(losses[-50:]) / 50 < 0.6 * sum(losses[:20]) / 20
+    assert sum(of_base[-50:]) / 50 < 0.6 * sum(of_base[:20]) / 20
 
     table: dict[str, list[float]] = {"pictures": [], "random": []}
     print("| features | seed | base alone | step 0 | last step |\n|---|---|---|---|---|")
-    for name, kind in (("pictures", loop.Training), ("random", RandomFeatures)):
+    for name, kind in (("pictures", Step), ("random", RandomStep)):
         for seed in SEEDS:
             place = dataclasses.replace(config.run, seed=seed, folder=str(tmp_path / f"{name}{seed}"))
             base, first, last = train_adapter(dataclasses.replace(config, run=place), kind)

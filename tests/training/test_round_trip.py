@@ -14,12 +14,11 @@ from torch import Tensor
 from ipadapter_core import Given, base_name, build_adapter, detect, read_adapter
 from tests.support import oracles, runs, tiny_models
 from tests.support.face_data import face_config
-from trainer.base.frozen import Frozen, TextStates
+from trainer.base.frozen import Frozen
 from trainer.commands.export import export
 from trainer.run import folder as run
 from trainer.run import loop
 from trainer.settings.config import Config
-from trainer.step.diffusion import Diffusion
 
 BAR = 1e-5
 
@@ -54,7 +53,7 @@ def test_diffusers_and_the_package_predict_as_the_trainer(family: str, tmp_path:
     features, t = torch.randn(size, generator=generator), torch.tensor(500)
 
     keys_values = adapter.keys_values(adapter.image_tokens(Given(features)))
-    ours = Diffusion(frozen, config).predict(x, t, TextStates(text), torch.zeros(2, 6), keys_values)
+    ours = runs.predict(frozen, config, x, t, text, keys_values)
     reference = UNet2DConditionModel.from_pretrained(config.model.base, subfolder="unet")
     plain = reference(x, t, encoder_hidden_states=text).sample
     with oracles.package(reference, file.tensors, 1.0) as predict:

@@ -12,7 +12,7 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
 from tests.support import runs
-from trainer.base.files import clip_tokenizer
+from trainer.base.tokenizer import clip_tokenizer
 from trainer.sampling.scores import Scorer
 
 TEXTS = ("a red star", "three words more than that")

@@ -14,11 +14,9 @@ from PIL import Image
 from ipadapter_core import detect, read_adapter
 from tests.support import runs, tiny_models
 from trainer.__main__ import main
-from trainer.base.files import BaseFiles
 from trainer.run import checkpoint, loop
 from trainer.run import folder as run
 from trainer.settings.config import Config
-from trainer.step.loss import loss_weights, target, timestep_probabilities
 
 
 def train(config: Config) -> Path:
@@ -47,30 +45,6 @@ def test_every_base_and_prediction(kind: str, prediction: str, tmp_path: Path) -
     assert found.keys() == {1, 2}
     assert all(loss == loss and loss > 0 for loss in found.values())
     assert detect(read_adapter(checkpoint.latest(place) / checkpoint.ADAPTER).tensors).family == "base"  # type: ignore[operator]
-
-
-def test_targets_follow_the_scheduler(tmp_path: Path) -> None:
-    latents, noise, timesteps = torch.randn(3, 4, 8, 8), torch.randn(3, 4, 8, 8), torch.tensor([0, 400, 999])
-    for prediction in ("epsilon", "v_prediction", "sample"):
-        base = tiny_models.write_base(tmp_path / prediction, prediction=prediction)
-        scheduler = BaseFiles(runs.tiny_config(tmp_path, model={"base": str(base)}).model).load_scheduler()
-        kept = scheduler.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
-        wanted = {
-            "epsilon": noise,
-            "sample": latents,
-            "v_prediction": kept.sqrt() * noise - (1 - kept).sqrt() * latents,
-        }
-        assert torch.allclose(target(scheduler, latents, noise, timesteps), wanted[prediction], atol=1e-6)
-        snr = scheduler.alphas_cumprod / (1 - scheduler.alphas_cumprod)
-        settings = Config().optimiser
-        assert torch.equal(loss_weights(settings, scheduler), torch.ones(1000))
-        weights = loss_weights(dataclasses.replace(settings, loss_weighting="min_snr"), scheduler)
-        divisor = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones(1000)}[prediction]
-        assert torch.allclose(weights, snr.clamp(max=5) / divisor, rtol=1e-4)
-        by_snr = dataclasses.replace(settings, loss_weighting="snr", timesteps="snr")
-        probabilities = timestep_probabilities(by_snr, scheduler)
-        assert float((loss_weights(by_snr, scheduler) * probabilities).sum()) == pytest.approx(1, rel=1e-5)
-        assert float(probabilities[-1] / probabilities[0]) == pytest.approx(1 / 0.15, rel=1e-6)
 
 
 def kept_bytes(config: Config) -> tuple[dict[int, float], int]:
@@ -111,7 +85,7 @@ def test_low_precision_keeps_trained_weights_in_fp32(precision: str, tmp_path: P
     assert {value.dtype for value in runs.final_state(place).values()} == {torch.float32}
 
 
-def test_average_is_what_the_file_holds(tmp_path: Path) -> None:
+def test_the_ema_is_what_the_file_holds(tmp_path: Path) -> None:
     config = with_optimiser(
         runs.tiny_config(tmp_path, run={"steps": 4, "save_every_steps": 1, "keep_last": 0}), ema=0.5
     )
@@ -122,11 +96,11 @@ def test_average_is_what_the_file_holds(tmp_path: Path) -> None:
         saved, decay = checkpoint.read(path), min(0.5, (1 + step) / (10 + step))
         if average:
             average = {key: value + (saved.weights[key] - value) * (1 - decay) for key, value in average.items()}
-            largest = max(float((average[key] - value).abs().max()) for key, value in saved.average.items())
+            largest = max(float((average[key] - value).abs().max()) for key, value in saved.ema.items())
             assert largest <= 1e-6
-        average = saved.average
+        average = saved.ema
         in_file = read_adapter(path / checkpoint.ADAPTER).tensors
-        assert all(torch.equal(in_file[key], value) for key, value in saved.average.items())
+        assert all(torch.equal(in_file[key], value) for key, value in saved.ema.items())
         assert not all(torch.equal(in_file[key], value) for key, value in saved.weights.items())
 
 

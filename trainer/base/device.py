@@ -1,8 +1,10 @@
-"""Which device a training computes on."""
+"""Which device a training computes on, and in which number format."""
 
 from __future__ import annotations
 
 import torch
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # by run.precision
 
 
 def choose_device(wanted: str) -> str:

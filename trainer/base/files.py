@@ -5,16 +5,14 @@ Parts are loaded one by one, so that a training with caches never holds the auto
 
 from __future__ import annotations
 
-import gzip
 import inspect
 import json
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import create_diffusers_clip_model_from_ldm
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -22,9 +20,11 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from ipadapter_core import read_weights
 
 from ..settings.config import ModelConfig
+from .tokenizer import clip_tokenizer
 
 LAYOUTS = Path(__file__).parents[1] / "bases"  # the JSON files of published bases: sd15, sd2, sdxl
 AUTOENCODERS = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny, "AutoencoderDC": AutoencoderDC}
+FLOW = "FlowMatchEulerDiscreteScheduler"  # the class of a flow base's scheduler
 TEXT_ENCODERS = {"CLIPTextModel": CLIPTextModel, "CLIPTextModelWithProjection": CLIPTextModelWithProjection}
 
 
@@ -68,12 +68,13 @@ class BaseFiles:
             "give one with UNet, autoencoder and text encoder, or a diffusers folder"
         )
 
+    @cached_property
     def unet_config(self) -> dict[str, Any]:
         """The UNet's config. Raises ValueError for a base without cross-attention."""
         return read_unet_config(self.layout)
 
     def load_unet(self, dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
-        self.unet_config()
+        assert self.unet_config
         if self.path.is_dir():
             return UNet2DConditionModel.from_pretrained(self.path, subfolder="unet", **self._options(dtype))
         return self._from_file(UNet2DConditionModel, "unet", dtype)
@@ -86,6 +87,7 @@ class BaseFiles:
             return _autoencoder(self.path / "vae").from_pretrained(self.path, subfolder="vae", **self._options(dtype))
         return self._from_file(AutoencoderKL, "vae", dtype)
 
+    @cached_property
     def vae_config(self) -> dict[str, Any]:
         """The autoencoder's config, without its weights."""
         own = Path(self.model.vae) if self.model.vae else None
@@ -109,17 +111,26 @@ class BaseFiles:
         pads = {"sd2": ["!"], "sdxl": ["<|endoftext|>", "!"]}.get(self.layout.name, ["<|endoftext|>"])
         return [clip_tokenizer(pad) for pad in pads]
 
-    def load_scheduler(self) -> DDPMScheduler:
-        """The noise schedule of the training, with the prediction that the config names or the base's own."""
-        changes = {} if self.model.prediction == "auto" else {"prediction_type": self.model.prediction}
-        if not (self.layout / "scheduler" / "scheduler_config.json").exists():
+    def scheduler_config(self) -> dict[str, Any]:
+        """The noise schedule as diffusers writes it, with the prediction that the config names or the base's own.
+
+        Raises ValueError when there is none, or the config names another prediction than a flow for a flow.
+        """
+        path, wanted = self.layout / "scheduler" / "scheduler_config.json", self.model.prediction
+        if not path.exists():
             raise ValueError(f"{self.layout} has no scheduler/scheduler_config.json: add the base's own")
-        config = dict(DDPMScheduler.load_config(self.layout, subfolder="scheduler"))
-        if not self.path.is_dir() and self.model.prediction == "auto" and "v_pred" in self._tensors:
-            changes["prediction_type"] = "v_prediction"
-            if "ztsnr" in self._tensors:
-                changes["rescale_betas_zero_snr"] = True
-        return DDPMScheduler.from_config(config, **changes)
+        config: dict[str, Any] = json.loads(path.read_text())
+        is_flow = config.get("_class_name") == FLOW
+        if wanted == "flow":
+            return config if is_flow else {"_class_name": FLOW}
+        if wanted != "auto":
+            if is_flow:
+                raise ValueError(f'the base is a flow, and model.prediction is "{wanted}": set it to "auto"')
+            return config | {"prediction_type": wanted}
+        if not self.path.is_dir() and "v_pred" in self._tensors:
+            config |= {"prediction_type": "v_prediction"}
+            config |= {"rescale_betas_zero_snr": True} if "ztsnr" in self._tensors else {}
+        return config
 
     def _options(self, dtype: torch.dtype) -> dict[str, Any]:
         return {"torch_dtype": dtype, "variant": self.model.variant or None, "local_files_only": True}
@@ -204,23 +215,3 @@ def _autoencoder(folder: Path) -> Any:
     if kind not in AUTOENCODERS:
         raise ValueError(f"the autoencoder in {folder} is a {kind}: expected one of {', '.join(AUTOENCODERS)}")
     return AUTOENCODERS[kind]
-
-
-def clip_tokenizer(pad_token: str = "<|endoftext|>") -> CLIPTokenizer:
-    """CLIP's tokenizer, 77 tokens long, from the merges that open_clip ships."""
-    with resources.files("open_clip").joinpath("bpe_simple_vocab_16e6.txt.gz").open("rb") as file:
-        lines = gzip.decompress(file.read()).decode("utf-8").split("\n")
-    merges = lines[1 : 49152 - 256 - 2 + 1]  # as CLIP: the vocabulary has 49,408 entries
-    letters = list(_byte_letters().values())
-    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(merge.split()) for merge in merges)]
-    words += ["<|startoftext|>", "<|endoftext|>"]
-    vocabulary = {word: number for number, word in enumerate(words)}
-    pairs = [tuple(merge.split()) for merge in merges]
-    return CLIPTokenizer(vocab=vocabulary, merges=pairs, pad_token=pad_token, model_max_length=77)
-
-
-def _byte_letters() -> dict[int, str]:
-    """Every byte as a printable letter, in the order of CLIP's vocabulary."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {byte: chr(byte) for byte in printable} | {byte: chr(256 + place) for place, byte in enumerate(others)}

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from ipadapter_core import Feature
 
-from ..base.device import choose_device
+from ..base.device import DTYPES, choose_device
 from ..base.frozen import Frozen
 from ..data import order
 from ..data.batch import Item, Skipped
@@ -30,11 +30,10 @@ from ..data.cached import EMPTY, ZERO
 from ..data.fingerprint import IDENTITIES, difference, fingerprints
 from ..data.loader import start_worker
 from ..data.reader import PictureReader
+from ..data.record import Source
 from ..data.report import write_report
-from ..data.sample import Source
 from ..data.shards import SHARD, Shards, count_shards, read_part, shard_path, write_part, write_shard
 from ..data.sources import open_source
-from ..run.loop import DTYPES
 from ..settings.config import Config
 from ..settings.families import trained_family
 
@@ -84,7 +83,7 @@ class Builder:
             rows = len(texts) if part == "text" else len(self.source)
             write_part(self.folder / part, {"rows": rows, "made with": values}, self.rank)
         self._write_texts(texts)
-        self.frozen.release("text_encoders")
+        self.frozen.parts.release("text_encoders")
         self._write_samples(texts)
         self._report()
 
@@ -102,10 +101,8 @@ class Builder:
         size = self.config.run.batch_size
         for number in self._mine(("text",), len(texts), "texts"):
             mine = texts.of(range(number * SHARD, min((number + 1) * SHARD, len(texts))))
-            found = [self.frozen.text_states(mine[start : start + size]) for start in range(0, len(mine), size)]
-            tensors = {"states": torch.cat([text.states for text in found])}
-            if found[0].pooled is not None:
-                tensors["pooled"] = torch.cat([text.pooled for text in found if text.pooled is not None])
+            found = [self.frozen.base.encode_texts(mine[start : start + size]) for start in range(0, len(mine), size)]
+            tensors = {name: torch.cat([texts_of[name] for texts_of in found]) for name in found[0]}
             write_shard(self._path("text", number), stored(tensors, self.dtype))
 
     def _write_samples(self, texts: Texts) -> None:
@@ -117,9 +114,8 @@ class Builder:
             usable = [item for item in found if isinstance(item, Item)]
             if "latents" in missing:
                 pixels = [item.pixels for item in usable if item.pixels is not None]
-                moments = self._in_batches(pixels, self.frozen.latent_moments)
-                dtype = self.frozen.vae.dtype if usable else self.dtype
-                write_shard(self._path("latents", number), stored({"moments": moments}, dtype))
+                moments = self._in_batches(pixels, self.frozen.base.encode_pictures)
+                write_shard(self._path("latents", number), stored({"moments": moments}, self.frozen.base.latent_dtype))
             if self.feature and self.feature in missing:
                 conditions = [item.condition for item in usable if item.condition is not None]
                 tensors = {"features": self._in_batches(conditions, self._features)}
@@ -131,7 +127,7 @@ class Builder:
                 stacked = torch.stack(faces) if faces else torch.zeros(0)
                 write_shard(self._path(IDENTITIES, number), {IDENTITIES: stacked})
             if "samples" in missing:
-                sizes = torch.tensor([item.sizes for item in usable], dtype=torch.int64).view(-1, 6)
+                sizes = torch.tensor([item.geometry for item in usable], dtype=torch.int64).view(-1, 6)
                 write_shard(
                     self._path("samples", number),
                     {"sizes": sizes},

@@ -16,16 +16,16 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from ..base.encoder import encoder_facts
-from ..base.files import clip_tokenizer
+from ..base.tokenizer import clip_tokenizer
 from ..data.batch import Skipped
 from ..data.identity import read_identity
 from ..data.loader import start_worker
 from ..data.pictures import Picture, Unusable, decode
+from ..data.record import Source
 from ..data.report import write_report
-from ..data.sample import Source
 from ..data.sources import open_source
-from ..settings import config as configs
 from ..settings.config import Config, DataConfig
+from ..settings.load import PRESETS, load_config
 from .sheet import write_sheet
 
 NAMED = 5  # examples of each fault in the table
@@ -76,7 +76,7 @@ def run_check(options: argparse.Namespace) -> int:
 
 def _config(options: argparse.Namespace) -> Config:
     source = f"data.source={json.dumps(str(options.data))}"
-    return configs.load(configs.PRESETS / "sd15.toml", [source, *options.set])
+    return load_config(PRESETS / "sd15.toml", [source, *options.set])
 
 
 class Examination(Dataset[Examined | ValueError]):
@@ -87,20 +87,20 @@ class Examination(Dataset[Examined | ValueError]):
 
     def __getitem__(self, index: int) -> Examined | ValueError:
         try:
-            sample = self.source.read(index)
+            record = self.source.read(index)
         except ValueError as error:
             return error
-        decoded = decode(sample.image, self.data.min_side)
-        if isinstance(decoded, Image.Image) and sample.condition is not None:
-            seen = decode(sample.condition)
+        decoded = decode(record.image, self.data.min_side)
+        if isinstance(decoded, Image.Image) and record.condition is not None:
+            seen = decode(record.condition)
             if isinstance(seen, Unusable):
                 decoded = Unusable(seen.kind, f"its condition picture: {seen.reason}")
         if isinstance(decoded, Image.Image) and self.data.identity_column:
-            face = read_identity(sample.identity)
+            face = read_identity(record.identity)
             decoded = face if isinstance(face, Unusable) else decoded
         if isinstance(decoded, Unusable):
-            return Examined(sample.name, sample.captions, fault=decoded)
-        return Examined(sample.name, sample.captions, decoded.size, _content(sample.image), difference_hash(decoded))
+            return Examined(record.name, record.captions, fault=decoded)
+        return Examined(record.name, record.captions, decoded.size, _content(record.image), difference_hash(decoded))
 
 
 def _examine(source: Source, data: DataConfig) -> Iterable[Examined]:

@@ -14,12 +14,12 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ipadapter_core.files.whole import whole
-from ipadapter_core.method.picture import around
+from ipadapter_core.method.picture import square_around
 
 from ..data.batch import Skipped
 from ..data.pictures import Unusable, decode
+from ..data.record import Record
 from ..data.report import write_report
-from ..data.sample import Sample
 from ..data.sources import open_source
 from ..settings.config import DataConfig
 
@@ -39,16 +39,16 @@ def run_faces(options: argparse.Namespace) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for index in tqdm(range(len(source)), desc="faces", unit="picture", dynamic_ncols=True):
-            sample = source.read(index)
-            found = find_face(sample, analysis)
+            record = source.read(index)
+            found = find_face(record, analysis)
             if isinstance(found, Unusable):
-                faults.append(Skipped(sample.name, found.kind, found.reason))
+                faults.append(Skipped(record.name, found.kind, found.reason))
                 continue
             picture, face = found
             place = folder / f"{index:08d}"
             CROPS[options.crop](picture, face, options.size).save(place.with_suffix(".png"))
             np.save(place.with_suffix(".npy"), face.embedding.astype(np.float32))
-            lines.append(row(sample, place, out.parent))
+            lines.append(row(record, place, out.parent))
         with whole(out) as part:
             part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         write_report(report, faults)
@@ -80,11 +80,11 @@ def load_models(name: str) -> Any:
     return analysis
 
 
-def find_face(sample: Sample, analysis: Any) -> tuple[Image.Image, Any] | Unusable:
-    """A sample's picture and its largest face as insightface gives it; or why there is none."""
-    if not isinstance(sample.image, Path):
+def find_face(record: Record, analysis: Any) -> tuple[Image.Image, Any] | Unusable:
+    """A record's picture and its largest face as insightface gives it; or why there is none."""
+    if not isinstance(record.image, Path):
         raise ValueError("faces reads a list or a folder of pictures: unpack the shards or the dataset first")
-    picture = decode(sample.image)
+    picture = decode(record.image)
     if isinstance(picture, Unusable):
         return picture
     faces = analysis.get(np.ascontiguousarray(np.asarray(picture)[..., ::-1]))  # insightface reads BGR
@@ -102,16 +102,16 @@ def aligned(picture: Image.Image, face: Any, size: int) -> Image.Image:
 
 def box(picture: Image.Image, face: Any, size: int) -> Image.Image:
     """The square around the face's box, black outside of the picture: for plus-face and full-face."""
-    return around(picture, tuple(face.bbox.tolist()), size)
+    return square_around(picture, tuple(face.bbox.tolist()), size)
 
 
 CROPS: dict[str, Crop] = {"aligned": aligned, "box": box}
 
 
-def row(sample: Sample, place: Path, folder: Path) -> str:
+def row(record: Record, place: Path, folder: Path) -> str:
     """One line of the list; names of files are relative to the list's folder."""
-    assert isinstance(sample.image, Path)
+    assert isinstance(record.image, Path)
     face, identity = (os.path.relpath(place.with_suffix(suffix), folder) for suffix in (".png", ".npy"))
-    captions = sample.captions[0] if len(sample.captions) == 1 else list(sample.captions)
-    values = {"image_file": os.path.relpath(sample.image, folder), "text": captions, "face": face, "identity": identity}
+    captions = record.captions[0] if len(record.captions) == 1 else list(record.captions)
+    values = {"image_file": os.path.relpath(record.image, folder), "text": captions, "face": face, "identity": identity}
     return json.dumps(values, ensure_ascii=False)

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
 from torch import nn
 
 from ipadapter_core import base_name
 
 from ..base.encoder import build_visual
-from ..base.files import BaseFiles, build_vae, layout_folder, read_unet_config, text_encoder_of
+from ..base.files import BaseFiles, layout_folder
+from ..base.sites import sites_of
+from ..base.unet import build_parts
 from ..run import checkpoint
 from ..settings.config import Config
 from ..settings.families import trained_family
@@ -44,20 +45,17 @@ def make_plan(config: Config) -> Plan:
     """Count a training's weights and memory. Raises ValueError for what `train` would refuse in config and shapes."""
     layout = _layout(config)
     with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(read_unet_config(layout))
+        parts = build_parts(layout)
         shape = encoder_shape(config)
-        adapter = new_adapter(config, unet, shape)
+        adapter = new_adapter(config, sites_of(parts["UNet"][0]), shape)
         visual = [build_visual(shape)] if shape else []
-        vae = build_vae(layout / "vae")
-        texts = [
-            text_encoder_of(layout / name) for name in ("text_encoder", "text_encoder_2") if (layout / name).is_dir()
-        ]
     trained = sum(parameter.numel() for _, parameter in trained_parameters(adapter))
     half = BYTES[config.run.precision]
-    memory = {f"UNet, {config.run.precision}": count([unet]) * half}
+    memory = {f"UNet, {config.run.precision}": count(parts["UNet"]) * half}
     if not config.data.cache:
+        (vae,) = parts["autoencoder"]
         memory["autoencoder"] = count([vae]) * (4 if vae.config.get("force_upcast", False) else half)
-        memory["text encoders"] = count(texts) * half
+        memory["text encoders"] = count(parts["text encoders"]) * half
         if visual:
             memory["image encoder"] = count(visual) * half
     memory |= trained_memory(config, trained)
@@ -88,7 +86,7 @@ def trained_memory(config: Config, trained: int) -> dict[str, int]:
     parts["gradients"] = (share if stage >= 2 else trained) * (2 if is_half else 4)
     parts["optimiser state"] = (share if stage else trained) * state
     if config.optimiser.ema:
-        parts["average"] = trained * 4
+        parts["EMA"] = trained * 4
     if config.run.offload_optimiser:
         parts = {name: value for name, value in parts.items() if "optimiser" not in name}
     return parts

@@ -12,21 +12,18 @@ from PIL import Image
 from ipadapter_core import AdapterSpec, WeightsFile, base_of, read_adapter
 from ipadapter_core.method.picture import on_white, square
 
-from ..base.attention import text_keys_values
-from ..base.device import choose_device
+from ..base.device import DTYPES, choose_device
 from ..base.frozen import Frozen
-from ..data.batch import Reference
 from ..data.identity import read_identity
 from ..data.pictures import Unusable
+from ..data.record import Reference
 from ..run import checkpoint
 from ..run import folder as run
-from ..run.loop import DTYPES
 from ..sampling.sample import Sampling, given_of, sample
-from ..settings import config as configs
-from ..settings.config import AdapterConfig, Config, ModelConfig
-from ..settings.families import TRAINED
-from ..step.adapter import is_appended, load_adapter
-from ..step.diffusion import Diffusion
+from ..settings.config import ModelConfig, OptimiserConfig
+from ..settings.load import load_config
+from ..step.adapter import NO_ENCODER, is_appended, load_adapter
+from ..step.objective import build_objective
 from .export import find_checkpoint
 
 
@@ -38,25 +35,22 @@ def sample_to_file(options: argparse.Namespace) -> str:
     model, file, name = _model_and_adapter(options)
     device = torch.device(choose_device(options.device))
     frozen = Frozen(model, device, DTYPES[options.precision])
-    adapter = load_adapter(file.tensors, frozen.unet, device, file.metadata)
+    sites = frozen.base.sites
+    adapter = load_adapter(file.tensors, sites, device, file.metadata)
     spec = adapter.spec
-    kind = AdapterConfig(
-        family=spec.family if spec.family in TRAINED else "base",
-        attention="appended" if is_appended(file.tensors) else "decoupled",
-    )
-    config = Config(model=model, adapter=kind)
     if spec.feature:
         check_fit(spec.feature_dim, frozen.encoder_facts.feature_dim(spec.feature), "image features", name, "encoder")
-    check_fit(spec.context_dim, frozen.unet.config.cross_attention_dim, "text states", name, "base")
-    check_fit(len(spec.layers), len(text_keys_values(frozen.unet)), "layers", name, "base")
+    check_fit(spec.context_dim, sites.context_dim, "text states", name, "base")
+    check_fit(len(spec.layers), len(sites.layers), "layers", name, "base")
     base = base_of(spec)
     resolution = options.resolution or int(file.metadata.get("resolution", base.resolution if base else 512))
-    diffusion, rows = Diffusion(frozen, config), []
+    frozen.base.install("appended" if is_appended(file.tensors) else "decoupled", spec.has_lora)
+    objective, rows = build_objective(frozen.base.scheduler_config(), OptimiserConfig()), []
     settings = Sampling(options.steps, options.guidance, options.weight, options.prompt, options.negative, options.seed)
     for reference in _references(options, spec, name):
         given = given_of([reference], spec, frozen)
         each = [dataclasses.replace(settings, seed=settings.seed + number) for number in range(options.number)]
-        pictures = [sample(diffusion, adapter, given, one, resolution)[0] for one in each]
+        pictures = [sample(frozen, objective, adapter, given, one, resolution)[0] for one in each]
         rows.append([square(reference.picture, resolution), *pictures])
     sheet = Image.new("RGB", (resolution * len(rows[0]), resolution * len(rows)))
     for y, row in enumerate(rows):
@@ -72,10 +66,11 @@ def _model_and_adapter(options: argparse.Namespace) -> tuple[ModelConfig, Weight
         found = find_checkpoint(path)
         file = read_adapter(found / checkpoint.ADAPTER)
         of_run = found.parent.parent / run.CONFIG
-        model = configs.load(of_run).model if of_run.is_file() else model
+        model = load_config(of_run).model if of_run.is_file() else model
     elif path.is_file():
         file = read_adapter(path)
-        model = dataclasses.replace(model, encoder=file.metadata.get("encoder", model.encoder))
+        encoder = file.metadata.get("encoder", NO_ENCODER)
+        model = model if encoder == NO_ENCODER else dataclasses.replace(model, encoder=encoder)
     else:
         raise ValueError(f"there is no adapter {path}: give an adapter file, a run or a checkpoint")
     changes = {key: value for key, value in (("base", options.base), ("encoder", options.encoder)) if value}

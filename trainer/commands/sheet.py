@@ -11,7 +11,7 @@ from ipadapter_core import Encoder
 from ipadapter_core.method.picture import square
 
 from ..data.pictures import Unusable, cut_target, decode
-from ..data.sample import Sample, Source
+from ..data.record import Record, Source
 from ..settings.config import DataConfig
 
 CELL = 192  # pixels of a picture's side
@@ -34,19 +34,19 @@ def write_sheet(path: Path, source: Source, data: DataConfig, encoder: Encoder) 
     sheet.save(path)
 
 
-def _draw(sheet: Image.Image, corner: tuple[int, int], sample: Sample, data: DataConfig, size: int) -> None:
+def _draw(sheet: Image.Image, corner: tuple[int, int], record: Record, data: DataConfig, size: int) -> None:
     left, top = corner
     letters = 2 * CELL // LETTER
     draw = ImageDraw.Draw(sheet)
-    image = decode(sample.image, data.min_side)
-    seen = image if sample.condition is None else decode(sample.condition)
+    image = decode(record.image, data.min_side)
+    seen = image if record.condition is None else decode(record.condition)
     if isinstance(image, Unusable) or isinstance(seen, Unusable):
         fault = image if isinstance(image, Unusable) else seen
         assert isinstance(fault, Unusable)
-        draw.text((left + 2, top + 1), f"{sample.name}\nskipped: {fault.reason}"[: 2 * letters], fill="red")
+        draw.text((left + 2, top + 1), f"{record.name}\nskipped: {fault.reason}"[: 2 * letters], fill="red")
         return
-    label = f"{_ascii(sample.name)[-letters // 2 :]}: model {data.resolution} px | encoder {size} px"
-    draw.text((left + 2, top + 1), f"{label}\n{_ascii(sample.captions[0])[:letters]}", fill="black")
+    label = f"{_ascii(record.name)[-letters // 2 :]}: model {data.resolution} px | encoder {size} px"
+    draw.text((left + 2, top + 1), f"{label}\n{_ascii(record.captions[0])[:letters]}", fill="black")
     target = cut_target(image, data.resolution).image
     for number, picture in enumerate((target, square(seen, size))):
         sheet.paste(picture.resize((CELL, CELL), Image.Resampling.LANCZOS), (left + number * CELL, top + LABEL))

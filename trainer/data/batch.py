@@ -1,4 +1,8 @@
-"""One sample and one batch as they reach the loop."""
+"""One sample and one batch as they reach the loop.
+
+Shapes: B batch, H and W pixels, R resolution, C latent channels, h and w latent height and width, S the image encoder's
+size or sequence, E and F width of its pooled embedding and its hidden states.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from PIL import Image
 from torch import Tensor
 
-from ..base.frozen import TextStates
+from .geometry import Geometry
 
 
 @dataclass(frozen=True)
@@ -22,58 +25,51 @@ class Skipped:
 
 
 @dataclass(frozen=True)
-class Reference:
-    """A reference as it was read: RGB, not yet cut, and the identity of its face, [512], raw, where there is one."""
-
-    picture: Image.Image
-    identity: Tensor | None = None
-
-
-@dataclass(frozen=True)
 class Item:
-    """One sample as a reader gives it, without its random draws: of each pair, raw or cached, one is None.
+    """One sample: what a reader gives, and the draws that the loader adds.
 
-    pixels: [3, R, R] or moments: [2, C, h, w]. condition: [3, S, S] or features: [E] or [S, F].
-    caption or text: [T, D].
-    sizes: SDXL's six numbers. identity: [512], raw.
+    Of each pair, raw or cached, one is None. pixels: [3, R, R] of -1..1, or moments: [2, C, h, w]. condition:
+    [3, S, S], normalised, or features: [E] or [S, F]. caption, or texts: what a base conditions on, by its names.
+    identity: [512], raw. uniform: in [0, 1), from which the objective draws the time; of a held-out sample the
+    noisiness of its time. skipped: the samples that stood at its position before it and could not be used.
     """
 
     name: str
     caption: str
-    sizes: tuple[int, ...]
+    geometry: Geometry
     pixels: Tensor | None = None
     moments: Tensor | None = None
-    text: TextStates | None = None
+    texts: dict[str, Tensor] | None = None
     condition: Tensor | None = None
     features: Tensor | None = None
     identity: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """An item with its draws. skipped: the samples that stood at its position before it and could not be used."""
-
-    item: Item
-    drop_image: bool
-    timestep: int
-    noise_seed: int
+    drop_image: bool = False
+    uniform: float = 0.0
+    noise_seed: int = 0
     skipped: tuple[Skipped, ...] = ()
 
 
 @dataclass(frozen=True)
-class LoadedBatch:
-    """What `inputs.Batch` describes. The generators are made from the seeds where the batch is used."""
+class Batch:
+    """What the loader gives for one process and one batch. Of a raw part and its cached result one is there.
+
+    names: for messages. pixels: [B, 3, H, W] of -1..1. moments: [B, 2, C, h, w] as a base's `encode_pictures` gives.
+    captions: "" where the text is dropped. texts: what they condition on, the empty caption where dropped, [B, ...].
+    condition: [B, 3, S, S], normalised for the encoder. features: [B, E] or [B, S, F], as if no picture were dropped.
+    drop_image: [B], where the picture is dropped. uniform: [B], fp64. identities: [B, 512], raw, where the data has
+    them. generators: one for each sample, made from the seeds where the batch is used.
+    """
 
     names: Sequence[str]
     pixels: Tensor | None
     moments: Tensor | None
     captions: Sequence[str]
-    text: TextStates | None
+    texts: dict[str, Tensor] | None
     condition: Tensor | None
     features: Tensor | None
     drop_image: Tensor
-    timesteps: Tensor
-    sizes: Tensor
+    uniform: Tensor
+    geometries: Sequence[Geometry]
     identities: Tensor | None = None
     noise_seeds: Sequence[int] = ()
     skipped: Sequence[Skipped] = ()
@@ -83,23 +79,22 @@ class LoadedBatch:
         return len(self.names)
 
 
-def collate(drawn: Sequence[Drawn]) -> LoadedBatch:
+def collate(items: Sequence[Item]) -> Batch:
     """Stack samples to a batch."""
-    items = [one.item for one in drawn]
-    return LoadedBatch(
+    return Batch(
         names=[item.name for item in items],
         pixels=_stacked([item.pixels for item in items]),
         moments=_stacked([item.moments for item in items]),
         captions=[item.caption for item in items],
-        text=_stacked_text([item.text for item in items]),
+        texts=_stacked_by_name([item.texts for item in items]),
         condition=_stacked([item.condition for item in items]),
         features=_stacked([item.features for item in items]),
-        drop_image=torch.tensor([one.drop_image for one in drawn]),
-        timesteps=torch.tensor([one.timestep for one in drawn]),
-        sizes=torch.tensor([item.sizes for item in items]),
+        drop_image=torch.tensor([item.drop_image for item in items]),
+        uniform=torch.tensor([item.uniform for item in items], dtype=torch.float64),
+        geometries=[item.geometry for item in items],
         identities=_stacked([item.identity for item in items]),
-        noise_seeds=[one.noise_seed for one in drawn],
-        skipped=[fault for one in drawn for fault in one.skipped],
+        noise_seeds=[item.noise_seed for item in items],
+        skipped=[fault for item in items for fault in item.skipped],
     )
 
 
@@ -109,10 +104,7 @@ def _stacked(tensors: Sequence[Tensor | None]) -> Tensor | None:
     return torch.stack(there) if there else None
 
 
-def _stacked_text(texts: Sequence[TextStates | None]) -> TextStates | None:
+def _stacked_by_name(texts: Sequence[dict[str, Tensor] | None]) -> dict[str, Tensor] | None:
     there = [text for text in texts if text is not None]
-    if not there:
-        return None
-    states = _stacked([text.states for text in there])
-    assert states is not None
-    return TextStates(states, _stacked([text.pooled for text in there]))
+    assert len(there) in (0, len(texts))
+    return {name: torch.stack([text[name] for text in there]) for name in there[0]} if there else None

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from ipadapter_core.method.spec import Feature
 
-from ..base.frozen import TextStates
 from ..settings.config import Config
 from . import order
 from .batch import Item, Skipped
 from .fingerprint import IDENTITIES, difference, fingerprints
-from .sample import Source
+from .geometry import Geometry
+from .record import Source
 from .shards import SHARD, Shards, count_shards, read_part, shard_path
 
 EMPTY = 0  # the number of the empty text
@@ -70,20 +70,23 @@ class CachedReader:
         return Item(
             name=name,
             caption="",
-            sizes=tuple(self.samples.row(shard, "sizes", row).tolist()),
+            geometry=_geometry(self.samples.row(shard, "sizes", row).tolist()),
             moments=self.latents.row(shard, "moments", row).float(),
-            text=self.states(number),
+            texts=self.texts(number),
             features=self.features.row(shard, "features", row).float() if self.features else None,
             identity=self.identities.row(shard, IDENTITIES, row).float() if self.identities else None,
         )
 
-    def states(self, number: int) -> TextStates:
-        """The states of a text by its number."""
+    def texts(self, number: int) -> dict[str, Tensor]:
+        """What a text conditions on, by the base's names, from its number."""
         shard, row = divmod(number, SHARD)
-        pooled = self.text.row(shard, "pooled", row).float() if self.text.has(shard, "pooled") else None
-        return TextStates(self.text.row(shard, "states", row).float(), pooled)
+        return {name: self.text.row(shard, name, row).float() for name in self.text.names(shard)}
 
-    def zero_features(self) -> Tensor:
-        """What stands for a dropped picture, [1, E] or [1, S, F], where the family reads features."""
-        assert self.features is not None
-        return self.features.row(0, ZERO, 0).float()[None]
+    def zero_features(self) -> Tensor | None:
+        """What stands for a dropped picture, [1, E] or [1, S, F]; None where the family reads no features."""
+        return self.features.row(0, ZERO, 0).float()[None] if self.features else None
+
+
+def _geometry(sizes: list[int]) -> Geometry:
+    """The six numbers as a cache holds them."""
+    return Geometry((sizes[0], sizes[1]), (sizes[2], sizes[3]), (sizes[4], sizes[5]))

@@ -13,7 +13,7 @@ from ipadapter_core.method.spec import Feature
 
 from ..settings.config import Config
 from ..settings.families import trained_family
-from .sample import Source
+from .record import Source
 
 TARGET = "shortest side bilinear, then centre crop"  # of the pictures that the autoencoder sees
 SQUARE = "shortest side bicubic, then centre crop, normalised"  # of those that the image encoder sees
@@ -33,7 +33,7 @@ def fingerprints(config: Config, source: Source, feature: Feature | None) -> dic
             "or clear data.cache"
         )
     data, model = config.data, config.model
-    samples = {"data": source.identity()[:16], "number of samples": len(source), "smallest side": data.min_side}
+    samples = {"data": source.digest()[:16], "number of samples": len(source), "smallest side": data.min_side}
     precision = {"precision": config.run.precision}
     base = Path(model.base)
     vae = Path(model.vae) if model.vae else base / "vae" if base.is_dir() else base
@@ -45,11 +45,11 @@ def fingerprints(config: Config, source: Source, feature: Feature | None) -> dic
     target = {"resolution": data.resolution, "preprocessing": TARGET}
     parts = {
         "samples": samples | target,
-        "latents": samples | target | {"autoencoder": identity([vae], model.variant)} | precision,
-        "text": {"data": samples["data"], "text encoders": identity(texts, model.variant)} | precision,
+        "latents": samples | target | {"autoencoder": weights_digest([vae], model.variant)} | precision,
+        "text": {"data": samples["data"], "text encoders": weights_digest(texts, model.variant)} | precision,
     }
     if feature:
-        encoder = identity([Path(model.encoder)], model.encoder_architecture)
+        encoder = weights_digest([Path(model.encoder)], model.encoder_architecture)
         parts[feature] = samples | {"image encoder": encoder, "preprocessing": SQUARE} | precision
     if trained_family(config.adapter.family)[0].identity:
         parts[IDENTITIES] = samples | {"identities": f"data.identity_column {data.identity_column}, raw"}
@@ -64,7 +64,7 @@ def difference(made: dict[str, Any], wanted: dict[str, Any]) -> str | None:
     return None
 
 
-def identity(paths: Iterable[Path], more: str = "") -> str:
+def weights_digest(paths: Iterable[Path], more: str = "") -> str:
     """A name and a hash of weights: of a file or folder by its content, of anything else (a tag) the name alone."""
     paths = [path for path in paths]
     known = [path for path in paths if path.exists()]

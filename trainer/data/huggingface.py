@@ -9,7 +9,7 @@ from typing import Any
 from ..settings.config import DataConfig
 from .identity import as_identity
 from .pictures import Picture
-from .sample import Sample, as_captions
+from .record import Record, as_captions
 
 CAPTIONS = ("text", "caption")
 
@@ -55,7 +55,7 @@ class HuggingFaceSource:
         self.rows = found
         self.texts = found.select_columns([self.caption]) if self.caption else None
         names = (found.num_rows, self.image, self.caption, self.condition, *filter(None, [self.face]))
-        self._identity = hashlib.sha256(f"{_content(self.folder)}{names}".encode()).hexdigest()
+        self._digest = hashlib.sha256(f"{_content(self.folder)}{names}".encode()).hexdigest()
 
     def _column(self, rows: Any, name: str, key: str) -> str:
         if name not in rows.column_names:
@@ -65,18 +65,18 @@ class HuggingFaceSource:
     def __len__(self) -> int:
         return int(self.rows.num_rows)
 
-    def read(self, index: int) -> Sample:
+    def read(self, index: int) -> Record:
         row = self.rows[index]
         condition = self._picture(row[self.condition]) if self.condition else None
         captions = as_captions(row[self.caption], f"row {index}") if self.caption else ("",)
         face = as_identity(row[self.face], self.folder) if self.face else None
-        return Sample(f"row {index}", self._picture(row[self.image]), captions, condition, face)
+        return Record(f"row {index}", self._picture(row[self.image]), captions, condition, face)
 
     def captions(self, index: int) -> tuple[str, ...]:
         return as_captions(self.texts[index][self.caption], f"row {index}") if self.texts is not None else ("",)
 
-    def identity(self) -> str:
-        return self._identity
+    def digest(self) -> str:
+        return self._digest
 
     def _picture(self, value: Any) -> Picture:
         if isinstance(value, dict):  # an undecoded Image: its bytes, or the path of a file

@@ -14,24 +14,21 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ipadapter_core.method.spec import Feature
+from ipadapter_core import Encoder, Feature
 
-from ..base.frozen import Frozen
 from ..settings.config import Config
-from ..step.loss import timestep_probabilities
 from . import order
-from .batch import Drawn, Item, LoadedBatch, Reference, Skipped, collate
-from .cached import open_cache
+from .batch import Batch, Item, Skipped, collate
+from .cached import CachedReader, open_cache
 from .identity import read_identity
 from .pictures import Unusable, decode
 from .reader import PictureReader, Reader
+from .record import Reference, Source
 from .report import SkipReport
-from .sample import Source
 from .sources import open_source
 
 logger = logging.getLogger(__name__)
@@ -49,37 +46,37 @@ class Fault:
     message: str
 
 
-def open_loader(config: Config, frozen: Frozen, feature: Feature | None, rank: int, num_processes: int) -> Loader:
-    """The loader that a config describes, for one of several processes. feature: None for a family that reads none.
+def open_loader(
+    config: Config, encoder: Encoder | None, feature: Feature | None, rank: int = 0, num_processes: int = 1
+) -> Loader:
+    """The loader that a config describes, for one of several processes.
 
+    encoder, feature: the image encoder and what is read of it; None for a family that reads none.
     Raises ValueError when the data cannot be opened, or the cache does not fit this training.
     """
     source = open_source(config.data)
     reader: Reader
     if config.data.cache:
-        reader = cached = open_cache(config, feature, source)
-        if feature == "penultimate":
-            frozen.zero_states_are(cached.zero_features())
+        reader = open_cache(config, feature, source)
     else:
-        reader = PictureReader(source, config.data, frozen.encoder_facts if feature else None)
-    probabilities = timestep_probabilities(config.optimiser, frozen.scheduler).numpy()
-    return Loader(config, source, reader, np.cumsum(probabilities), rank, num_processes)
+        reader = PictureReader(source, config.data, encoder if feature else None)
+    return Loader(config, source, reader, rank, num_processes)
 
 
-class Samples(Dataset[Drawn | Fault | None]):
+class Items(Dataset[Item | Fault | None]):
     """Samples by (step, position); None for a held-out one that cannot be used."""
 
-    def __init__(self, config: Config, reader: Reader, cumulative: NDArray[np.float64]) -> None:
-        self.config, self.reader, self.cumulative = config, reader, cumulative
+    def __init__(self, config: Config, reader: Reader) -> None:
+        self.config, self.reader = config, reader
         self.trained, self.held_out = order.split(config.run.seed, len(reader), config.data.held_out)
 
-    def __getitem__(self, key: Key) -> Drawn | Fault | None:
+    def __getitem__(self, key: Key) -> Item | Fault | None:
         try:
             return self._held_out(key[1]) if key[0] == HELD_OUT else self._trained(*key)
         except ValueError as error:
             return Fault(str(error))
 
-    def _trained(self, step: int, position: int) -> Drawn:
+    def _trained(self, step: int, position: int) -> Item:
         config, count = self.config, len(self.trained)
         seed, data = config.run.seed, config.data
         place = order.sample_place(seed, step, position, config.samples_per_step, count)
@@ -89,8 +86,13 @@ class Samples(Dataset[Drawn | Fault | None]):
         for attempt in range(ATTEMPTS):
             found = self.reader.read(int(self.trained[place]), draws, event in ("text", "both"))
             if isinstance(found, Item):
-                timestep = order.timestep(draws.timestep, self.cumulative)
-                return Drawn(found, event in ("image", "both"), timestep, draws.noise_seed, tuple(skipped))
+                return dataclasses.replace(
+                    found,
+                    drop_image=event in ("image", "both"),
+                    uniform=draws.timestep,
+                    noise_seed=draws.noise_seed,
+                    skipped=tuple(skipped),
+                )
             skipped.append(found)
             place = order.replacement_place(seed, step, position, attempt, count)
         raise ValueError(
@@ -98,14 +100,14 @@ class Samples(Dataset[Drawn | Fault | None]):
             f"look at the data with python -m trainer check {data.source}"
         )
 
-    def _held_out(self, position: int) -> Drawn | None:
-        """Fixed noise; timesteps spread evenly over the samples; nothing dropped."""
+    def _held_out(self, position: int) -> Item | None:
+        """Fixed noise; noisiness spread evenly over the samples; nothing dropped."""
         draws = order.draws(self.config.run.seed, 0, position, order.HELD_OUT)
         found = self.reader.read(int(self.held_out[position]), draws, False)
         if isinstance(found, Skipped):
             return None
-        spread = (position + 0.5) / len(self.held_out)
-        return Drawn(found, False, order.choose(spread, len(self.cumulative)), draws.noise_seed)
+        evenly = (position + 0.5) / len(self.held_out)
+        return dataclasses.replace(found, uniform=evenly, noise_seed=draws.noise_seed)
 
 
 class Loader:
@@ -116,24 +118,27 @@ class Loader:
         config: Config,
         source: Source,
         reader: Reader,
-        cumulative: NDArray[np.float64],
         rank: int = 0,
         num_processes: int = 1,
     ) -> None:
-        self.config, self.source = config, source
-        self.samples = Samples(config, reader, cumulative)
+        self.config, self.source, self.reader = config, source, reader
+        self.samples = Items(config, reader)
         self.rank, self.num_processes = rank, num_processes
         self.report = SkipReport(Path(config.run.folder) / REPORT if config.run.folder else None)
 
-    def batches(self, step: int) -> Iterator[LoadedBatch]:
+    def zero_features(self) -> Tensor | None:
+        """What stands for a dropped picture, [1, E] or [1, S, F], where a cache holds it."""
+        return self.reader.zero_features() if isinstance(self.reader, CachedReader) else None
+
+    def batches(self, step: int) -> Iterator[Batch]:
         """This process's batches from optimiser step `step` to the last, `optimiser.accumulation` of them a step.
 
         Raises ValueError when too many samples in a row cannot be used.
         """
         return self._load(self._keys(step))
 
-    def held_out(self) -> Iterator[LoadedBatch]:
-        """This process's share of the held-out samples: the same noise and timesteps each time, nothing dropped."""
+    def held_out(self) -> Iterator[Batch]:
+        """This process's share of the held-out samples: the same noise and noisiness each time, nothing dropped."""
         mine = range(self.rank, len(self.samples.held_out), self.num_processes)
         size = self.config.run.batch_size
         return self._load(
@@ -148,9 +153,9 @@ class Loader:
         for index in indices[: wanted + ATTEMPTS]:
             if len(references) == wanted:
                 break
-            sample = self.source.read(int(index))
-            found = decode(sample.image if sample.condition is None else sample.condition)
-            face = read_identity(sample.identity) if self.config.data.identity_column else None
+            record = self.source.read(int(index))
+            found = decode(record.image if record.condition is None else record.condition)
+            face = read_identity(record.identity) if self.config.data.identity_column else None
             if not isinstance(found, Unusable) and not isinstance(face, Unusable):
                 references.append(Reference(found, face))
         return references
@@ -162,7 +167,7 @@ class Loader:
                 start = (batch * self.num_processes + self.rank) * size
                 yield [(step, position) for position in range(start, start + size)]
 
-    def _load(self, keys: Iterable[list[Key]]) -> Iterator[LoadedBatch]:
+    def _load(self, keys: Iterable[list[Key]]) -> Iterator[Batch]:
         loaded = DataLoader(
             self.samples,
             batch_sampler=keys,  # any iterable of lists of keys will do
@@ -180,11 +185,11 @@ class Loader:
             yield dataclasses.replace(batch, generators=generators)
 
 
-def _collate(samples: Sequence[Drawn | Fault | None]) -> LoadedBatch | Fault | None:
+def _collate(samples: Sequence[Item | Fault | None]) -> Batch | Fault | None:
     for sample in samples:
         if isinstance(sample, Fault):
             return sample
-    there = [sample for sample in samples if isinstance(sample, Drawn)]
+    there = [sample for sample in samples if isinstance(sample, Item)]
     return collate(there) if there else None
 
 

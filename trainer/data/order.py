@@ -1,4 +1,4 @@
-"""Which sample, caption, drop, timestep and noise: pure functions of (seed, step, position in the global batch).
+"""Which sample, caption, drop, time and noise: pure functions of (seed, step, position in the global batch).
 
 Nothing is drawn from a generator that lives on. Every number comes from a hash of its own coordinates, NumPy's
 `SeedSequence(seed, spawn_key=(purpose, step, position))`, whose output NumPy keeps stable over versions. So workers,
@@ -26,7 +26,10 @@ FIFTY_THREE_BITS = 2.0**-53
 
 @dataclass(frozen=True)
 class Draws:
-    """The random numbers of one sample: uniform ones in [0, 1), and the noise generator's seed."""
+    """The random numbers of one sample: uniform ones in [0, 1), and the noise generator's seed.
+
+    timestep: of the time; what it means is the objective's.
+    """
 
     caption: float
     drop: float
@@ -91,11 +94,6 @@ def drop_event(uniform: float, drop_text: float, drop_image: float, drop_both: f
 def choose(uniform: float, count: int) -> int:
     """One of `count` with equal probability."""
     return min(int(uniform * count), count - 1)
-
-
-def timestep(uniform: float, cumulative: NDArray[np.float64]) -> int:
-    """A timestep by the cumulative sums of their probabilities."""
-    return min(int(np.searchsorted(cumulative, uniform, side="right")), len(cumulative) - 1)
 
 
 def _words(seed: int, *key: int, count: int) -> NDArray[Any]:

@@ -21,6 +21,8 @@ from torch import Tensor
 
 from ipadapter_core.method.picture import on_white
 
+from .geometry import Geometry
+
 Picture = Path | bytes | Image.Image  # a file, its content, or a picture already decoded
 MAX_RATIO = 16  # of the longer side to the shorter
 MAX_PIXELS = 178_956_970  # 512 MiB of RGB: what Pillow itself calls a decompression bomb
@@ -108,9 +110,9 @@ class Target:
         values = torch.from_numpy(np.array(self.image)).permute(2, 0, 1).float()
         return values / 127.5 - 1
 
-    def size_conditioning(self) -> tuple[int, ...]:
-        """SDXL's six numbers: original height and width, crop's top and left, target height and width."""
-        return (*self.original, *self.corner, self.image.height, self.image.width)
+    @property
+    def geometry(self) -> Geometry:
+        return Geometry(self.original, self.corner, (self.image.height, self.image.width))
 
 
 def cut_target(image: Image.Image, resolution: int, where: tuple[float, float] | None = None) -> Target:

@@ -13,7 +13,7 @@ from . import order
 from .batch import Item, Skipped
 from .identity import read_identity
 from .pictures import Picture, Target, Unusable, cut_target, decode
-from .sample import Source
+from .record import Source
 
 
 class Reader(Protocol):
@@ -36,19 +36,19 @@ class PictureReader:
         return len(self.source)
 
     def read(self, index: int, draws: order.Draws, drop_text: bool) -> Item | Skipped:
-        sample = self.source.read(index)
+        record = self.source.read(index)
         where = (draws.crop_x, draws.crop_y) if self.data.crop == "random" else None
-        found = cut_pictures(sample.image, sample.condition, self.data, self.encoder, where)
+        found = cut_pictures(record.image, record.condition, self.data, self.encoder, where)
         if isinstance(found, Unusable):
-            return Skipped(sample.name, found.kind, found.reason)
+            return Skipped(record.name, found.kind, found.reason)
         target, condition = found
-        face = read_identity(sample.identity) if self.data.identity_column else None
+        face = read_identity(record.identity) if self.data.identity_column else None
         if isinstance(face, Unusable):
-            return Skipped(sample.name, face.kind, face.reason)
+            return Skipped(record.name, face.kind, face.reason)
         return Item(
-            name=sample.name,
-            caption="" if drop_text else sample.captions[order.choose(draws.caption, len(sample.captions))],
-            sizes=target.size_conditioning(),
+            name=record.name,
+            caption="" if drop_text else record.captions[order.choose(draws.caption, len(record.captions))],
+            geometry=target.geometry,
             pixels=target.pixels(),
             condition=condition,
             identity=face,

@@ -1,8 +1,9 @@
 """Numbered safetensors files of a cache, each written whole or not at all, read row by row.
 
-    CACHE/samples/00000.safetensors      sizes; names, captions' numbers and faults in the metadata
+    CACHE/samples/00000.safetensors      sizes [n, 6]; names, captions' numbers and faults in the metadata
           latents/00000.safetensors      moments [n, 2, C, h, w] of the samples that can be used
-          text/00000.safetensors         states [n, T, D], pooled [n, P]; each text once, the empty one first
+          text/00000.safetensors         what the base conditions on, by its names (SD: states [n, T, D], SDXL pooled
+                                         [n, P] too); each text once, the empty one first
           pooled/ or penultimate/        features [n, E] or [n, S, F]
           identities/                    identities [n, 512] of faces, raw, fp32
     each folder with part.json: what it was made with
@@ -81,7 +82,7 @@ def cannot_write(folder: Path, error: Exception) -> ValueError:
 
 class _Opened(NamedTuple):
     tensors: Any
-    names: set[str]
+    names: list[str]
     metadata: dict[str, Any]
 
 
@@ -100,9 +101,9 @@ class Shards:
             raise self._damaged(shard, error) from error
         return found
 
-    def has(self, shard: int, name: str) -> bool:
-        """Whether a shard has a tensor of this name."""
-        return name in self._file(shard).names
+    def names(self, shard: int) -> list[str]:
+        """The names of a shard's tensors."""
+        return self._file(shard).names
 
     def metadata(self, shard: int) -> dict[str, Any]:
         """What `write_shard` was given."""
@@ -114,7 +115,7 @@ class Shards:
             try:
                 file: Any = safetensors.safe_open(path, framework="pt")
                 self._opened[shard] = _Opened(
-                    file, set(file.keys()), json.loads((file.metadata() or {}).get("rows", "{}"))
+                    file, sorted(file.keys()), json.loads((file.metadata() or {}).get("rows", "{}"))
                 )
             except (OSError, safetensors.SafetensorError) as error:
                 raise self._damaged(shard, error) from error

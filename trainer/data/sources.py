@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ..settings.config import DataConfig
+from .huggingface import HuggingFaceSource
 from .identity import SUFFIXES, as_identity, check_identity
+from .record import Record, Source, as_captions
 from .rows import Rows, read_json_lines, read_json_list
-from .sample import Sample, Source, as_captions
 from .webdataset import ShardSource, find_shards
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".avif")
@@ -37,8 +38,6 @@ def open_source(data: DataConfig) -> Source:
     elif kind == "webdataset":
         source = ShardSource(data)
     else:
-        from .huggingface import HuggingFaceSource
-
         source = HuggingFaceSource(data)
     if not len(source):
         raise ValueError(f"{data.source} holds no samples: check data.source and data.format ({kind})")
@@ -79,7 +78,7 @@ class ListSource:
         self.rows: Rows = read_json_lines(path, self._check) if is_lines else read_json_list(path, self._check)
         more = (self.face,) if self.face else ()  # so that caches from before the option fit
         columns = repr((len(self.rows), self.image, self.caption, self.condition, *more)).encode()
-        self._identity = hashlib.sha256(self.rows.content.tobytes() + columns).hexdigest()
+        self._digest = hashlib.sha256(self.rows.content.tobytes() + columns).hexdigest()
 
     def _check(self, row: dict[str, Any], where: str) -> None:
         for column in filter(None, (self.image, self.condition)):
@@ -103,19 +102,19 @@ class ListSource:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def read(self, index: int) -> Sample:
+    def read(self, index: int) -> Record:
         row = json.loads(self.rows[index])
         name = row[self.image]
         condition = self.folder / row[self.condition] if self.condition else None
         face = as_identity(row[self.face], self.folder) if self.face else None
-        return Sample(name, self.folder / name, self._captions(row, name), condition, face)
+        return Record(name, self.folder / name, self._captions(row, name), condition, face)
 
     def captions(self, index: int) -> tuple[str, ...]:
         row = json.loads(self.rows[index])
         return self._captions(row, row[self.image])
 
-    def identity(self) -> str:
-        return self._identity
+    def digest(self) -> str:
+        return self._digest
 
 
 class FolderSource:
@@ -149,15 +148,15 @@ class FolderSource:
             rows.append([name, text if text in files else "", of_target.get(stem, ""), *face])
         self.rows = Rows(json.dumps(row).encode() for row in rows)
         listing = json.dumps([rows, [(name, files[name]) for row in rows for name in row if name]])
-        self._identity = hashlib.sha256(listing.encode()).hexdigest()
+        self._digest = hashlib.sha256(listing.encode()).hexdigest()
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def read(self, index: int) -> Sample:
+    def read(self, index: int) -> Record:
         name, _, condition, *face = json.loads(self.rows[index])
         seen = self.folder / condition if condition else None
-        return Sample(name, self.folder / name, self.captions(index), seen, self.folder / face[0] if face else None)
+        return Record(name, self.folder / name, self.captions(index), seen, self.folder / face[0] if face else None)
 
     def captions(self, index: int) -> tuple[str, ...]:
         name, text, *_ = json.loads(self.rows[index])
@@ -168,8 +167,8 @@ class FolderSource:
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"the captions {text} cannot be read ({error}): save them as UTF-8 text") from error
 
-    def identity(self) -> str:
-        return self._identity
+    def digest(self) -> str:
+        return self._digest
 
 
 def _identity_file(stem: str, column: str, files: Mapping[str, int]) -> list[str]:

@@ -16,8 +16,8 @@ from typing import BinaryIO
 import numpy as np
 
 from ..settings.config import DataConfig
+from .record import Record, as_captions
 from .rows import Rows
-from .sample import Sample, as_captions
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
 TEXTS = ("txt", "caption", "json")
@@ -69,19 +69,19 @@ class ShardSource:
         self.names = Rows(names)
         self.places = np.array(places, dtype=np.int64).reshape(len(places), 10 if self.faces else 8)
         sizes = [(path.name, path.stat().st_size) for path in self.paths]
-        self._identity = hashlib.sha256(
+        self._digest = hashlib.sha256(
             self.places.tobytes() + self.names.content.tobytes() + repr(sizes).encode()
         ).hexdigest()
 
     def __len__(self) -> int:
         return len(self.places)
 
-    def read(self, index: int) -> Sample:
+    def read(self, index: int) -> Record:
         shard, _, *places = self.places[index].tolist()
         image, condition = self._bytes(shard, *places[:2]), self._bytes(shard, *places[4:6])
         face = self._bytes(shard, *places[6:]) if self.faces else None
         name = f"{self.paths[shard].name}/{self.names[index].decode()}"
-        return Sample(name, image, self.captions(index), condition or None, face)
+        return Record(name, image, self.captions(index), condition or None, face)
 
     def captions(self, index: int) -> tuple[str, ...]:
         shard, is_json, _, _, *place = self.places[index].tolist()
@@ -95,8 +95,8 @@ class ShardSource:
             raise ValueError(f"the caption of {where} cannot be read ({error}): expected UTF-8 text or JSON") from error
         return as_captions(next((row[name] for name in JSON_CAPTIONS if name in row), None), where)
 
-    def identity(self) -> str:
-        return self._identity
+    def digest(self) -> str:
+        return self._digest
 
     def _bytes(self, shard: int, offset: int, size: int) -> bytes:
         if offset < 0:

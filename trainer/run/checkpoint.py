@@ -1,7 +1,7 @@
 """Checkpoints of a run: written whole or not at all, found again after any kill, the same for any number of processes.
 
-    RUN/checkpoints/step-00010000/adapter.safetensors   the adapter as other programs load it (the average, if kept)
-                                  state.safetensors     weights, optimiser state and average, whole, in fp32
+    RUN/checkpoints/step-00010000/adapter.safetensors   the adapter as other programs load it (the EMA, if kept)
+                                  state.safetensors     weights, optimiser state and EMA, whole, in fp32
                                   state.json            step, settings, loss scale
 
 A checkpoint is written in a hidden folder that is renamed when all of it is on the disk. The random state is run.seed
@@ -28,16 +28,17 @@ from ipadapter_core import write_adapter
 from ..settings.config import Config, fixed_values
 
 ADAPTER, STATE, SETTINGS = "adapter.safetensors", "state.safetensors", "state.json"
+EMA = "average"  # the name of the EMA's tensors in STATE
 
 
 @dataclass(frozen=True)
 class Saved:
-    """What a run needs to go on. weights, average: by the adapter file's names. state: "key.weight name"."""
+    """What a run needs to resume. weights, ema: by the adapter file's names. state: "key.weight name"."""
 
     step: int
     weights: dict[str, Tensor]
     state: dict[str, Tensor]
-    average: dict[str, Tensor] = field(default_factory=dict)
+    ema: dict[str, Tensor] = field(default_factory=dict)
     scale: dict[str, Any] = field(default_factory=dict)  # of fp16's loss
 
 
@@ -49,8 +50,8 @@ def name(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def write(run: Path, saved: Saved, metadata: Mapping[str, str], config: Config) -> Path:
-    """Write a checkpoint, then remove the ones that the config does not keep. metadata: of the adapter file.
+def write(run: Path, saved: Saved, metadata: Mapping[str, str], fixed: Mapping[str, Any]) -> Path:
+    """Write a checkpoint. metadata: of the adapter file. fixed: the config's `fixed_values`.
 
     Raises ValueError when the disk is full or the folder cannot be written; earlier checkpoints stay as they are.
     """
@@ -62,13 +63,13 @@ def write(run: Path, saved: Saved, metadata: Mapping[str, str], config: Config) 
         place.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
-        groups = {"weights": saved.weights, "state": saved.state, "average": saved.average}
+        groups = {"weights": saved.weights, "state": saved.state, EMA: saved.ema}
         tensors = {
             f"{group}.{key}": value.contiguous() for group, values in groups.items() for key, value in values.items()
         }
         save_file(tensors, part / STATE)
-        write_adapter(part / ADAPTER, saved.average or saved.weights, metadata)
-        settings = {"step": saved.step, "config": config.hash, "fixed": fixed_values(config), "scale": saved.scale}
+        write_adapter(part / ADAPTER, saved.ema or saved.weights, metadata)
+        settings = {"step": saved.step, "config": metadata.get("config"), "fixed": dict(fixed), "scale": saved.scale}
         (part / SETTINGS).write_text(json.dumps(settings, indent=1))
         for file in (part / STATE, part / SETTINGS, part):
             _flush(file)
@@ -83,7 +84,6 @@ def write(run: Path, saved: Saved, metadata: Mapping[str, str], config: Config) 
             f"the checkpoint of step {saved.step} could not be written in {place} ({reason}); {keeps}: "
             "make room or give another folder, then resume"
         ) from error
-    prune(run, config)
     return final
 
 
@@ -99,8 +99,8 @@ def latest(run: Path) -> Path | None:
     return folder(run) / name(steps[-1]) if steps else None
 
 
-def read(path: Path, config: Config | None = None) -> Saved:
-    """Read a checkpoint. Raises ValueError when it is damaged, or belongs to another training than `config`."""
+def read(path: Path, fixed: Mapping[str, Any] | None = None) -> Saved:
+    """Read a checkpoint. Raises ValueError when it is damaged, or of another training than these fixed values."""
     try:
         settings = json.loads((path / SETTINGS).read_text())
         tensors = load_file(path / STATE)
@@ -108,22 +108,21 @@ def read(path: Path, config: Config | None = None) -> Saved:
         raise ValueError(
             f"the checkpoint {path} is incomplete or damaged ({error}): resume from another one"
         ) from error
-    if config is not None:
-        _same_training(path, settings["fixed"], fixed_values(config))
-    groups: dict[str, dict[str, Tensor]] = {"weights": {}, "state": {}, "average": {}}
+    if fixed is not None:
+        _same_training(path, settings["fixed"], fixed)
+    groups: dict[str, dict[str, Tensor]] = {"weights": {}, "state": {}, EMA: {}}
     for key, value in tensors.items():
         group, _, rest = key.partition(".")
         groups[group][rest] = value
-    return Saved(settings["step"], groups["weights"], groups["state"], groups["average"], settings["scale"])
+    return Saved(settings["step"], groups["weights"], groups["state"], groups[EMA], settings["scale"])
 
 
-def prune(run: Path, config: Config) -> None:
-    """Remove all but the newest run.keep_last checkpoints and those at multiples of run.keep_every_steps."""
-    if not config.run.keep_last:
+def prune(run: Path, keep_last: int, keep_every_steps: int) -> None:
+    """Remove all but the newest `keep_last` checkpoints and those at multiples of `keep_every_steps`; 0: all, none."""
+    if not keep_last:
         return
-    every = config.run.keep_every_steps
-    for step in steps_of(run)[: -config.run.keep_last]:
-        if not (every and step % every == 0):
+    for step in steps_of(run)[:-keep_last]:
+        if not (keep_every_steps and step % keep_every_steps == 0):
             _remove(folder(run) / name(step))
 
 
@@ -133,7 +132,7 @@ def clean(run: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _same_training(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _same_training(path: Path, found: dict[str, Any], wanted: Mapping[str, Any]) -> None:
     found = fixed_values(Config()) | found  # values that a version before did not have are at their default
     differ = [key for key in wanted if found.get(key) != wanted[key]]
     if differ:

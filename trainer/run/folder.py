@@ -1,4 +1,4 @@
-"""A run is a folder: its config, log, pictures and checkpoints. Starting one and going on with one."""
+"""A run is a folder: its config, log, pictures and checkpoints. Starting one and resuming one."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..settings import config as configs
-from ..settings.config import Config
+from ..settings.config import Config, rescale
+from ..settings.load import load_config, save_config
 from . import checkpoint
 
 try:
@@ -34,28 +34,28 @@ def start(config: Config) -> Path:
             f"{run} already holds a run: go on with `python -m trainer resume {run}`, or choose another run.folder"
         )
     _writable(run)
-    configs.save(config, run / CONFIG)
+    save_config(config, run / CONFIG)
     return run
 
 
-def go_on(run: Path, overrides: Iterable[str] = (), processes: int | None = None) -> Config:
+def resume(run: Path, overrides: Iterable[str] = (), processes: int | None = None) -> Config:
     """The config of a run to go on with, on another number of processes if asked. Its config is not rewritten.
 
     Raises ValueError when the folder is no run, or an override changes what the run is.
     """
     if not (run / CONFIG).is_file():
         raise ValueError(f"{run} is no run (it has no {CONFIG}): give the folder that `train` wrote to")
-    config = configs.load(run / CONFIG, [*overrides, f"run.folder={run}"])
+    config = load_config(run / CONFIG, [*overrides, f"run.folder={run}"])
     launched = int(os.environ.get("WORLD_SIZE", "0"))
     processes = processes or launched or config.run.processes
     if processes != config.run.processes:
-        config = configs.spread(config, processes)
+        config = rescale(config, processes)
     _writable(run)
     return config
 
 
 @contextmanager
-def held(run: Path) -> Iterator[None]:
+def locked(run: Path) -> Iterator[None]:
     """Inside `with`, no other process trains in the run's folder; it is given back when the process ends, however.
 
     Raises ValueError when another one does.

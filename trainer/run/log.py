@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Mapping
@@ -29,9 +30,9 @@ class Log:
         self.path = run / LINES
         keep_until(self.path, step)
         self.file = self.path.open("a", encoding="utf-8")
-        is_on = config.run.trackers.__contains__
-        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1) if is_on("tensorboard") else None
-        self.wandb = _start_wandb(run, config) if is_on("wandb") else None
+        trackers = config.run.trackers
+        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1) if "tensorboard" in trackers else None
+        self.wandb = _start_wandb(run, config) if "wandb" in trackers else None
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         """One line of numbers of a step, in every place."""
@@ -85,8 +86,6 @@ def _start_wandb(run: Path, config: Config) -> Any:
         import wandb
     except ImportError as error:
         raise ValueError("run.trackers names wandb, which is not installed: pip install wandb, or remove it") from error
-    import dataclasses
-
     # the folder's name is the run's id, so that a resumed run goes on in the same chart
     return wandb.init(
         project=config.run.project, dir=str(run), id=run.resolve().name, name=run.resolve().name, resume="allow",

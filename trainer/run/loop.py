@@ -18,26 +18,28 @@ from tqdm.auto import tqdm
 
 from ipadapter_core import IPAdapter
 
+from ..base.device import DTYPES
 from ..base.frozen import Frozen
+from ..data.batch import Batch
 from ..data.loader import Loader, open_loader
 from ..sampling.grid import Grid
-from ..settings.config import Config
-from ..step.adapter import TrainedAdapter, adapt, load_adapter, metadata, new_adapter
-from ..step.diffusion import Diffusion
-from ..step.ema import Average
-from ..step.inputs import Batch, Inputs, to_inputs
+from ..settings.config import Config, fixed_values
+from ..step.adapter import load_adapter, metadata, new_adapter
+from ..step.ema import Ema
+from ..step.objective import build_objective
 from ..step.schedule import learning_rate
 from ..step.shape import encoder_shape
+from ..step.step import Step
+from ..step.transport import TrainedAdapter
 from . import checkpoint
-from .folder import held
+from .folder import locked
 from .log import Log
-from .metrics import BROKEN, PLAIN, SAMPLES, STOP, Window, step_sums
-from .parallel import Parallel, start
+from .metrics import BROKEN, COLUMNS, PLAIN, SAMPLES, STOP, Window, step_sums
+from .parallel.plain import Parallel
+from .parallel.start import start
 from .stop import Stop
 
 logger = logging.getLogger(__name__)
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def train(config: Config, run: Path) -> int:
@@ -47,7 +49,7 @@ def train(config: Config, run: Path) -> int:
     """
     parallel = start(config)
     try:
-        with Stop() as stop, held(run) if parallel.is_main else nullcontext():
+        with Stop() as stop, locked(run) if parallel.is_main else nullcontext():
             if parallel.is_main:
                 checkpoint.clean(run)
             training = Training(config, run, parallel, stop)
@@ -65,30 +67,39 @@ class Training:
     def __init__(self, config: Config, run: Path, parallel: Parallel, stop: Stop) -> None:
         self.config, self.run, self.parallel, self.stop = config, run, parallel, stop
         self.frozen = Frozen(config.model, parallel.device, DTYPES[config.run.precision])
-        adapter = new_adapter(config, self.frozen.unet, encoder_shape(config))
+        adapter = new_adapter(config, self.frozen.base.sites, encoder_shape(config))
         self.spec = adapter.spec
-        self.loader: Loader = open_loader(config, self.frozen, self.spec.feature, parallel.rank, parallel.num_processes)
-        self.diffusion = Diffusion(self.frozen, config)
+        self.loader = self._open_loader()
+        self.objective = build_objective(self.frozen.base.scheduler_config(), config.optimiser)
+        self.frozen.base.install(config.adapter.attention, self.spec.has_lora, config.run.gradient_checkpointing)
+        self.training_step = Step(self.frozen, self.objective, self.spec, config.optimiser.noise_offset)
         parallel.prepare(TrainedAdapter(adapter))
-        self.average = Average(parallel.trained.adapter, config.optimiser.ema) if config.optimiser.ema else None
+        self.ema = Ema(parallel.trained.adapter, config.optimiser.ema) if config.optimiser.ema else None
         self.step = 0  # optimiser steps done
-        self._continue()
+        self._resume()
         self.log = Log(run, config, self.step) if parallel.is_main else None
-        self.grid = (
-            Grid(config, self.diffusion, self.loader.references())
-            if config.run.sample_every_steps and parallel.is_main
-            else None
-        )
+        self.grid = self._open_grid() if config.run.sample_every_steps and parallel.is_main else None
 
-    def _continue(self) -> None:
+    def _open_loader(self) -> Loader:
+        facts = self.frozen.encoder_facts if self.spec.feature else None
+        loader = open_loader(self.config, facts, self.spec.feature, self.parallel.rank, self.parallel.num_processes)
+        zero = loader.zero_features()
+        if self.spec.feature == "penultimate" and zero is not None:
+            self.frozen.zero_states_are(zero)
+        return loader
+
+    def _open_grid(self) -> Grid:
+        return Grid(self.config.run, self.config.data.resolution, self.frozen, self.objective, self.loader.references())
+
+    def _resume(self) -> None:
         path = checkpoint.latest(self.run)
         if path is None:
             return
-        saved = checkpoint.read(path, self.config)
+        saved = checkpoint.read(path, fixed_values(self.config))
         self.parallel.load(saved.weights, saved.state, saved.step)
         self.parallel.load_scale(saved.scale)
-        if self.average:
-            self.average.load(saved.average)
+        if self.ema:
+            self.ema.load(saved.ema)
         self.step = saved.step
         logger.info("going on from step %d", self.step)
 
@@ -106,11 +117,11 @@ class Training:
 
     def _one(self, window: Window, batches: Iterator[Batch], bar: tqdm) -> bool:
         """One step and what is due after it; whether the run was asked to stop, and has saved."""
-        rate = learning_rate(self.config, self.step)
+        rate = learning_rate(self.config.optimiser, self.config.run.steps, self.step)
         sums, norm, waited = self._step(batches, rate)
         self.step += 1
-        if self.average:
-            self.average.update(self.step)
+        if self.ema:
+            self.ema.update(self.step)
         window.add(sums, norm, waited)
         if self.step == self.first:
             self._report_state()
@@ -142,13 +153,10 @@ class Training:
             asked = time.perf_counter()
             batch = next(batches)
             waited += time.perf_counter() - asked
-            inputs = self._inputs(batch)
-            with self.parallel.accumulating():
-                losses, plain = self.diffusion.losses(inputs, self.parallel.adapt)
-                norm = self.parallel.backward(losses.mean(), rate) or 0.0
-            self.diffusion.prompts.clear()
-            sums = step_sums(losses, plain, inputs.timesteps, self.diffusion.scheduler.config.num_train_timesteps)
-            broken += [(inputs.names, losses.detach())]
+            found = self.training_step.train(batch, self.parallel, rate)
+            norm = found.norm or 0.0
+            sums = step_sums(found)
+            broken += [(batch.names, found.weighted)]
             total = sums if total is None else total + sums
         assert total is not None
         total[STOP] = float(self.stop.is_asked)
@@ -156,9 +164,6 @@ class Training:
         if total[BROKEN]:
             self._stop_broken(broken)
         return total, norm, waited
-
-    def _inputs(self, batch: Batch) -> Inputs:
-        return to_inputs(batch, self.frozen, self.spec, self.config.optimiser)
 
     def _stop_broken(self, batches: list[tuple[Sequence[str], Tensor]]) -> None:
         mine = [
@@ -193,10 +198,11 @@ class Training:
         weights, state = self.parallel.weights(), self.parallel.state()
         error = None
         if self.parallel.is_main:
-            average = self.average.tensors() if self.average else {}
-            saved = checkpoint.Saved(self.step, weights, state, average, self.parallel.scale_state())
+            ema = self.ema.tensors() if self.ema else {}
+            saved = checkpoint.Saved(self.step, weights, state, ema, self.parallel.scale_state())
             try:
-                checkpoint.write(self.run, saved, metadata(self.spec, self.config, self.step), self.config)
+                checkpoint.write(self.run, saved, self._metadata(), fixed_values(self.config))
+                checkpoint.prune(self.run, self.config.run.keep_last, self.config.run.keep_every_steps)
             except ValueError as found:
                 error = str(found)
         error = self.parallel.gather_objects(error)[0]
@@ -206,22 +212,21 @@ class Training:
     def _current(self) -> IPAdapter:
         """The adapter as its file would hold it now, apart from the wrapped one. Every process must call it."""
         weights = self.parallel.weights()
-        tensors = self.average.tensors() if self.average else weights
-        about = metadata(self.spec, self.config, self.step)
-        return load_adapter(tensors, self.frozen.unet, self.parallel.device, about)
+        tensors = self.ema.tensors() if self.ema else weights
+        return load_adapter(tensors, self.frozen.base.sites, self.parallel.device, self._metadata())
+
+    def _metadata(self) -> dict[str, str]:
+        return metadata(self.spec, self.config, self.step, self.objective.prediction)
 
     def validate(self) -> None:
-        """The loss of the held-out samples at fixed noise and timesteps, without drops or weights."""
+        """The loss of the held-out samples at fixed noise and evenly spread times, without drops or weights."""
         if not self.config.data.held_out:
             return
-        adapter, number = self._current(), self.diffusion.scheduler.config.num_train_timesteps
-        empty = torch.zeros(0, device=self.parallel.device)
-        sums = step_sums(empty, empty, empty.long(), number)
+        adapter = self._current()
+        total = torch.zeros(COLUMNS, dtype=torch.float64).to(self.parallel.device)
         for batch in self.loader.held_out():
-            inputs = self._inputs(batch)
-            plain = self.diffusion.plain_losses(inputs, lambda inputs: adapt(adapter, inputs.given))
-            sums = sums + step_sums(plain, plain, inputs.timesteps, number)
-        total = self.parallel.sum(sums).cpu()
+            total = total + step_sums(self.training_step.validate(batch, adapter))
+        total = self.parallel.sum(total).cpu()
         if self.log:
             self.log.numbers(self.step, {"held_out_loss": float(total[PLAIN] / total[SAMPLES])})
 

@@ -8,17 +8,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..step.step import Losses
+
 QUARTILES = 4
 # What processes sum after each step: weighted loss, plain loss, samples, losses that are not finite, asked to stop;
-# then plain loss and samples of each quartile of timesteps.
-WEIGHTED, PLAIN, SAMPLES, BROKEN, STOP, OF_QUARTILE = range(6)
+# then plain loss and samples of each quartile of noisiness.
+WEIGHTED, PLAIN, SAMPLES, BROKEN, STOP, OF_QUARTILE = 0, 1, 2, 3, 4, 5
+COLUMNS = OF_QUARTILE + 2 * QUARTILES
 
 
-def step_sums(weighted: Tensor, plain: Tensor, timesteps: Tensor, num_timesteps: int) -> Tensor:
-    """The sums of one batch: losses [B] and timesteps [B] to one vector."""
-    kind = torch.float32 if plain.device.type == "mps" else torch.float64
-    weighted, plain = weighted.detach().to(kind), plain.to(kind)
-    quartile = (timesteps * QUARTILES // num_timesteps).clamp(0, QUARTILES - 1)
+def step_sums(losses: Losses) -> Tensor:
+    """The sums of one batch's losses, [COLUMNS]."""
+    kind = torch.float32 if losses.plain.device.type == "mps" else torch.float64
+    weighted, plain = losses.weighted.to(kind), losses.plain.to(kind)
+    quartile = (losses.noisiness * QUARTILES).long().clamp(0, QUARTILES - 1)
     of_quartile = torch.zeros(2, QUARTILES, dtype=kind, device=plain.device)
     of_quartile[0].index_add_(0, quartile, plain)
     of_quartile[1].index_add_(0, quartile, torch.ones_like(plain))
@@ -45,7 +48,7 @@ class Window:
         self.waited += waited
 
     def numbers(self) -> dict[str, float]:
-        """Means of the window, by name; `loss/q1` is of the least noisy quarter of the timesteps."""
+        """Means of the window, by name; `loss/q1` is of the least noisy quarter of the times."""
         assert self.sums is not None
         values, seconds = self.sums.tolist(), time.perf_counter() - self.started
         samples = values[SAMPLES]

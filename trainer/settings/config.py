@@ -7,24 +7,10 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
-import sys
-import typing
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
-
-from . import rules
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-PRESETS = Path(__file__).parents[1] / "presets"
 
 
 @dataclass(frozen=True)
@@ -39,7 +25,8 @@ class ModelConfig:
     vae: str = ""  # another autoencoder (diffusers folder or file); "" = the base's own
     encoder: str = "ViT-H-14/laion2b_s32b_b79k"  # open_clip architecture/tag, a weights file, or a transformers folder
     encoder_architecture: str = ""  # open_clip's name, for a weights file; "" = known by its widths
-    prediction: Literal["auto", "epsilon", "v_prediction", "sample"] = "auto"  # auto = as the base's scheduler says
+    # what the base predicts: noise, velocity, the picture, or a flow; auto = as the base's scheduler says
+    prediction: Literal["auto", "epsilon", "v_prediction", "sample", "flow"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -96,7 +83,7 @@ class OptimiserConfig:
     eight_bit: bool = False  # AdamW with 8-bit state (bitsandbytes)
     ema: float = 0.0  # decay of the adapter's moving average, e.g. 0.9999; 0 = none
     noise_offset: float = 0.0
-    timesteps: Literal["uniform", "snr"] = "uniform"  # snr: noisy timesteps more often
+    timesteps: Literal["uniform", "snr"] = "uniform"  # snr: noisy timesteps more often; a flow's are logit-normal
     loss_weighting: Literal["none", "min_snr", "snr"] = "none"
     min_snr_gamma: float = 5.0
 
@@ -168,7 +155,15 @@ def fixed_values(config: Config) -> dict[str, Any]:
     return flat | {"samples per step": config.samples_per_step}
 
 
-def spread(config: Config, processes: int) -> Config:
+def tables(config: Config) -> dict[str, dict[str, Any]]:
+    """A config as the nested values that `parse` reads."""
+    return {
+        section: {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+        for section, values in dataclasses.asdict(config).items()
+    }
+
+
+def rescale(config: Config, processes: int) -> Config:
     """The same training on another number of processes: as many samples in a step, batches no larger than before.
 
     Raises ValueError when the samples of a step cannot be shared out evenly.
@@ -186,113 +181,3 @@ def spread(config: Config, processes: int) -> Config:
         run=dataclasses.replace(config.run, processes=processes, batch_size=batch_size, parallel=parallel),
         optimiser=dataclasses.replace(config.optimiser, accumulation=share // batch_size),
     )
-
-
-def load(path: str | Path, overrides: Iterable[str] = ()) -> Config:
-    """Read a TOML file, or a preset by its name, with `section.key=value` overrides.
-
-    Raises ValueError for a missing or broken file, an unknown section or key (naming the nearest), a value of a wrong
-    type and values that exclude each other.
-    """
-    path = Path(path)
-    if (
-        not path.exists()
-        and path.suffix in ("", ".toml")
-        and (PRESETS / f"{path.stem}.toml").exists()
-        and path.name == str(path)
-    ):
-        path = PRESETS / f"{path.stem}.toml"
-    if not path.is_file():
-        presets = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.toml")))
-        raise ValueError(f"there is no config {path}: give a TOML file, or the name of a preset ({presets})")
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path.name} is not valid TOML ({error}): correct that line") from error
-    for override in overrides:
-        name, equals, text = override.partition("=")
-        section, dot, key = name.strip().partition(".")
-        if not (equals and dot):
-            raise ValueError(f"--set {override!r} was not understood: expected section.key=value, e.g. run.steps=1000")
-        tables.setdefault(section, {})[key] = _toml_value(text.strip())
-    return parse(tables)
-
-
-def parse(tables: Mapping[str, Any]) -> Config:
-    """A config from nested values, checked. Raises ValueError as `load` does."""
-    sections = typing.get_type_hints(Config)
-    parts = {}
-    for name, values in tables.items():
-        if name not in sections:
-            raise ValueError(f"unknown section [{name}]{_nearest(name, sections)}")
-        if not isinstance(values, Mapping):
-            raise ValueError(
-                f"{name} = {values!r} stands outside of a section: put it under one of [{'], ['.join(sections)}]"
-            )
-        hints = typing.get_type_hints(sections[name])
-        for key in values:
-            if key not in hints:
-                raise ValueError(f"unknown key {name}.{key}{_nearest(key, hints, name)}")
-        parts[name] = sections[name](
-            **{key: _typed(f"{name}.{key}", value, hints[key]) for key, value in values.items()}
-        )
-    config = Config(**parts)
-    rules.check(config)
-    return config
-
-
-def tables(config: Config) -> dict[str, dict[str, Any]]:
-    """A config as the nested values that `parse` reads."""
-    return {
-        section: {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
-        for section, values in dataclasses.asdict(config).items()
-    }
-
-
-def save(config: Config, path: str | Path) -> None:
-    """Write every value of a config as TOML that `load` reads back to the same config."""
-    lines = []
-    for section, values in tables(config).items():
-        lines += [f"[{section}]", *(f"{key} = {_toml_text(value)}" for key, value in values.items()), ""]
-    from ipadapter_core.files.whole import whole  # the core imports torch, which --help should not wait for
-
-    with whole(path) as part:
-        part.write_text("\n".join(lines), encoding="utf-8")
-
-
-def _toml_value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text  # a bare word on the command line is a string
-
-
-def _toml_text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)  # JSON's numbers, booleans, strings and arrays are TOML's too
-
-
-def _nearest(name: str, known: Iterable[str], section: str = "") -> str:
-    known = list(known)
-    prefix = f"{section}." if section else ""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    if near:
-        return f": did you mean {prefix}{near[0]}?"
-    return f": choose one of {', '.join(prefix + key for key in known)}"
-
-
-def _typed(name: str, value: Any, hint: Any) -> Any:
-    if typing.get_origin(hint) is Literal:
-        choices = typing.get_args(hint)
-        if value not in choices:
-            raise ValueError(f"{name} = {value!r} is unknown: choose one of {', '.join(choices)}")
-        return value
-    if typing.get_origin(hint) is tuple:
-        if not isinstance(value, list):
-            raise ValueError(f"{name} = {value!r} should be a list, like [{value!r}]")
-        return tuple(_typed(name, item, typing.get_args(hint)[0]) for item in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        words = {int: "a whole number", float: "a number", str: "a text in quotes", bool: "true or false"}
-        raise ValueError(f"{name} = {value!r} should be {words[hint]}")
-    return value

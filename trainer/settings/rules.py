@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from .config import Config, OptimiserConfig
 from .families import TRAINED, trained_family
-
-if TYPE_CHECKING:
-    from .config import Config
 
 
 def check(config: Config) -> None:
@@ -51,7 +47,19 @@ def check(config: Config) -> None:
     for tracker in config.run.trackers:
         if tracker not in ("tensorboard", "wandb"):
             raise ValueError(f"unknown tracker {tracker!r} in run.trackers: choose among tensorboard and wandb")
+    if config.model.prediction == "flow":
+        check_flow(config.optimiser)
     _check_family(config)
+
+
+def check_flow(settings: OptimiserConfig) -> None:
+    """Raises ValueError for values that a flow base has no use for: it has no table of signal-to-noise ratios."""
+    for key, neutral in (("timesteps", "uniform"), ("loss_weighting", "none")):
+        if (value := getattr(settings, key)) != neutral:
+            raise ValueError(
+                f"optimiser.{key} = {value!r} weighs by a table of signal-to-noise ratios, and the base is a flow, "
+                f'which has none: set it to "{neutral}"'
+            )
 
 
 # Values of [adapter] that shape some families alone.

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from ipadapter_core import (
@@ -19,73 +18,46 @@ from ipadapter_core import (
     base_name,
     build_adapter,
     detect,
+    layer_widths,
     lora_of,
     read_adapter,
     resolve_variant,
 )
 from ipadapter_core.facts.variants import option_metadata
 
-from ..base.attention import Adaptation, Kind, text_keys_values
+from ..base.processor import AdapterOutput, Kind
+from ..base.sites import Sites
 from ..settings.config import Config
 from ..settings.families import lora_rank
 from .lora import add_lora, load_lora, pairs
 from .shape import adapter_spec
 
-
-class TrainedAdapter(nn.Module):
-    """The adapter as one module with a forward, for DDP and DeepSpeed: what it reads to all K' and V', and its LoRA.
-
-    With appended attention K' and V' stay the base's own, and only the projection is trained.
-    """
-
-    def __init__(self, adapter: IPAdapter) -> None:
-        super().__init__()
-        self.adapter = adapter
-        self.layers = adapter.spec.layers
-
-    def forward(self, features: Tensor | None, identities: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Features [B, E] or [B, S, F], identities [B, 512] to K', V' [B, T, D] of the layers in order, k, v, k, v, ...
-
-        After them the LoRA's matrices, up, down, up, down, ...
-        """
-        keys_values, lora = adapt(self.adapter, Given(features, identities))
-        return tuple(
-            tensor for pair in (*(keys_values[index] for index in self.layers), *lora.values()) for tensor in pair
-        )
-
-    def by_layer(self, flat: tuple[Tensor, ...]) -> Adaptation:
-        """What `forward` gave, by place."""
-        found = list(zip(flat[::2], flat[1::2], strict=True))
-        count = len(self.layers)
-        lora = dict(zip(pairs(self.adapter), found[count:], strict=True))
-        return Adaptation(dict(zip(self.layers, found[:count], strict=True)), lora)
+NO_ENCODER = "none"  # in metadata, of an adapter that reads no image encoder
 
 
-def adapt(adapter: IPAdapter, given: Given) -> Adaptation:
-    """What the layers of a UNet are given for B references."""
+def adapter_output(adapter: IPAdapter, given: Given) -> AdapterOutput:
+    """What the layers of a base are given for B references."""
     keys_values = adapter.keys_values(adapter.image_tokens(given))
-    return Adaptation(keys_values, {place: pair() for place, pair in pairs(adapter).items()})
+    return AdapterOutput(keys_values, {place: pair() for place, pair in pairs(adapter).items()})
 
 
-def new_adapter(config: Config, unet: UNet2DConditionModel, encoder: Encoder | None, **factory: Any) -> IPAdapter:
+def new_adapter(config: Config, sites: Sites, encoder: Encoder | None, **factory: Any) -> IPAdapter:
     """The adapter at step 0, in fp32: K' and V' from the text's K and V, all else from run.seed; or a file.
 
     encoder: None for a family that reads none.
     Raises ValueError when adapter.start_from does not fit the base, the encoder or the config.
     """
-    spec = adapter_spec(config.adapter, unet, encoder)
-    text = text_keys_values(unet)
-    widths = {index: k.shape[0] for index, (k, _) in text.items()}
+    spec = adapter_spec(config.adapter, sites, encoder)
     if config.adapter.start_from:
-        return _started(config, spec, unet, widths)
+        return _started(config, spec, sites)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)
-        adapter = IPAdapter(spec, widths, dtype=torch.float32, **factory)
+        adapter = IPAdapter(spec, sites.widths, dtype=torch.float32, **factory)
         if rank := lora_rank(config.adapter.family, config.adapter.lora_rank):
-            add_lora(adapter, unet, rank, dtype=torch.float32, **factory)
+            add_lora(adapter, sites, rank, dtype=torch.float32, **factory)
     with torch.no_grad():
-        for index, (k, v) in text.items():
-            layer = adapter.ip_adapter[str(index)]
+        for index, (k, v) in sites.text.items():
+            layer: Any = adapter.ip_adapter[str(index)]
             if not k.is_meta:
                 layer.to_k_ip.weight.copy_(k)
                 layer.to_v_ip.weight.copy_(v)
@@ -94,7 +66,7 @@ def new_adapter(config: Config, unet: UNet2DConditionModel, encoder: Encoder | N
 
 def load_adapter(
     tensors: Mapping[str, Tensor],
-    unet: UNet2DConditionModel,
+    sites: Sites,
     device: Any = None,
     metadata: Mapping[str, str] | None = None,
 ) -> IPAdapter:
@@ -104,9 +76,9 @@ def load_adapter(
     Raises ValueError as `build_adapter` does, and when a LoRA is of another base.
     """
     if is_appended(tensors):
-        tensors = {**tensors, **_text_layers(unet)}
+        tensors = {**tensors, **_text_layers(sites)}
     adapter = build_adapter(tensors, device=device, spec=resolve_variant(detect(tensors), metadata or {})).float()
-    load_lora(adapter, unet, lora_of(tensors), device)
+    load_lora(adapter, sites, lora_of(tensors), device)
     return adapter.requires_grad_(False)
 
 
@@ -120,12 +92,11 @@ def trained_parameters(adapter: nn.Module) -> list[tuple[str, nn.Parameter]]:
     return [(name, parameter) for name, parameter in adapter.named_parameters() if parameter.requires_grad]
 
 
-def _text_layers(unet: UNet2DConditionModel) -> dict[str, Tensor]:
+def _text_layers(sites: Sites) -> dict[str, Tensor]:
     """The base's own K and V by the names that K' and V' have in a file, in fp32 as trained weights are."""
-    text = text_keys_values(unet).items()
     return {
-        f"ip_adapter.{index}.to_{name}_ip.weight": weight.detach().float()
-        for index, pair in text
+        f"ip_adapter.{index}.to_{name}_ip.weight": weight.float()
+        for index, pair in sites.text.items()
         for name, weight in zip("kv", pair, strict=True)
     }
 
@@ -135,7 +106,7 @@ def _frozen_as(attention: Kind, adapter: IPAdapter) -> IPAdapter:
     return adapter
 
 
-def _started(config: Config, spec: AdapterSpec, unet: UNet2DConditionModel, widths: dict[int, int]) -> IPAdapter:
+def _started(config: Config, spec: AdapterSpec, sites: Sites) -> IPAdapter:
     path = Path(config.adapter.start_from)
     if not path.is_file():
         raise ValueError(
@@ -149,7 +120,7 @@ def _started(config: Config, spec: AdapterSpec, unet: UNet2DConditionModel, widt
             f"{path.name} is for {kind} attention, this training for {config.adapter.attention}: "
             "change adapter.attention, or start from another file"
         )
-    adapter = load_adapter(tensors, unet, metadata=file.metadata)
+    adapter = load_adapter(tensors, sites, metadata=file.metadata)
     found, ranks = adapter.spec, {len(pair.down.weight) for pair in pairs(adapter).values()}
     for name, mine, theirs, where in (
         ("family", spec.family, found.family, "adapter.family"),
@@ -164,7 +135,7 @@ def _started(config: Config, spec: AdapterSpec, unet: UNet2DConditionModel, widt
             raise ValueError(
                 f"{path.name} has the {name} {theirs}, this training {mine}: change {where}, or start from another file"
             )
-    if widths != {index: adapter.ip_adapter[str(index)].to_k_ip.out_features for index in found.layers}:
+    if sites.widths != layer_widths(dict(adapter.named_parameters()), found):
         raise ValueError(
             f"{path.name} is for a base with layers of other widths: change model.base, or start from another file"
         )
@@ -173,8 +144,11 @@ def _started(config: Config, spec: AdapterSpec, unet: UNet2DConditionModel, widt
     return _frozen_as(config.adapter.attention, adapter.train().requires_grad_(True))
 
 
-def metadata(spec: AdapterSpec, config: Config, step: int) -> dict[str, str]:
-    """What a file's shapes cannot tell, and what people ask: read by the nodes and by `export`."""
+def metadata(spec: AdapterSpec, config: Config, step: int, prediction: str) -> dict[str, str]:
+    """What a file's shapes cannot tell, and what people ask: read by the nodes and by `export`.
+
+    prediction: what the base predicts, as the objective resolved it.
+    """
     encoder = config.model.encoder if not Path(config.model.encoder).exists() else Path(config.model.encoder).name
     return {
         "format": "pt",
@@ -182,14 +156,14 @@ def metadata(spec: AdapterSpec, config: Config, step: int) -> dict[str, str]:
         "base_model": Path(config.model.base).name,
         "family": spec.family,
         "attention": config.adapter.attention,
-        "encoder": encoder if spec.feature else "none",
+        "encoder": encoder if spec.feature else NO_ENCODER,
         "encoder_width": str(spec.feature_dim),
         "feature": spec.feature or "none",
         "tokens": str(spec.num_tokens),
         "step": str(step),
         "samples_per_step": str(config.samples_per_step),
         "resolution": str(config.data.resolution),
-        "prediction": config.model.prediction,
+        "prediction": prediction,
         "ema": str(config.optimiser.ema),
         "licence": config.adapter.licence,
         "config": config.hash,

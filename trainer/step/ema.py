@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .adapter import trained_parameters
 
 
-class Average:
+class Ema:
     """fp32 average of a module's trained parameters. decay: e.g. 0.9999; it grows to that over the first steps."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
@@ -31,13 +31,6 @@ class Average:
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from what `tensors` gave."""
         for name, value in zip(self.names, self.values, strict=True):
             value.copy_(tensors[name])
-
-    @torch.no_grad()
-    def swap(self) -> None:
-        """Exchange weights and averages; a second call undoes it."""
-        for parameter, value in zip(self.parameters, self.values, strict=True):
-            kept = parameter.detach().clone()
-            parameter.copy_(value)
-            value.copy_(kept)

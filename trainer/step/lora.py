@@ -8,14 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from ipadapter_core import MATRICES, IPAdapter, Lora
 
-from ..base.attention import attention_names
-
-Place = tuple[int, str]  # checkpoint index of an attention layer, and one of MATRICES
+from ..base.sites import Place, Sites
 
 
 class Half(nn.Module):
@@ -46,21 +43,20 @@ class Pair(nn.Module):
         return self.up(), self.down()
 
 
-def add_lora(adapter: IPAdapter, unet: UNet2DConditionModel, rank: int, **factory: Any) -> None:
+def add_lora(adapter: IPAdapter, sites: Sites, rank: int, **factory: Any) -> None:
     """Give an adapter a new LoRA for every attention layer of the base; its parameters get the file's names."""
-    for place, (rows, columns) in matrix_shapes(unet).items():
+    for place, (rows, columns) in sites.matrices.items():
         _put(adapter, place, Pair(rows, columns, rank, **factory))
 
 
-def load_lora(adapter: IPAdapter, unet: UNet2DConditionModel, lora: Lora, device: Any = None) -> None:
+def load_lora(adapter: IPAdapter, sites: Sites, lora: Lora, device: Any = None) -> None:
     """Give an adapter the LoRA of a file, in fp32.
 
     Raises ValueError when a matrix of it has no place in the base.
     """
-    shapes = matrix_shapes(unet)
     for (index, name), (up, down) in lora.items():
         found = (len(up), down.shape[1])
-        if (wanted := shapes.get((index, name))) != found:
+        if (wanted := sites.matrices.get((index, name))) != found:
             raise ValueError(
                 f"the adapter's LoRA changes a {found[0]} x {found[1]} matrix {name} in layer {index}, the base has "
                 f"{'none' if wanted is None else f'{wanted[0]} x {wanted[1]}'}: give the base that it was trained with"
@@ -79,17 +75,6 @@ def pairs(adapter: IPAdapter) -> dict[Place, Pair]:
         for name in MATRICES
         if hasattr(layer, f"{name}_lora")
     }
-
-
-def matrix_shapes(unet: UNet2DConditionModel) -> dict[Place, tuple[int, int]]:
-    """(D, C) of the matrices of every attention layer, self (even index) and cross (odd)."""
-    shapes = {}
-    for index, name in attention_names(unet).items():
-        attention = unet.get_submodule(name)
-        for matrix in MATRICES:
-            found = attention.get_submodule(MATRICES[matrix])
-            shapes[index, matrix] = (found.out_features, found.in_features)
-    return shapes
 
 
 def _put(adapter: IPAdapter, place: Place, pair: Pair) -> None:

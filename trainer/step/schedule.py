@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 
-from ..settings.config import Config
+from ..settings.config import OptimiserConfig
 
 
-def learning_rate(config: Config, step: int) -> float:
-    """The rate of the optimiser's step number `step` (from 0): linear warm-up, then constant, linear or cosine."""
-    settings, total = config.optimiser, config.run.steps
+def learning_rate(settings: OptimiserConfig, total: int, step: int) -> float:
+    """The rate of the optimiser's step number `step` (from 0) of `total`: linear warm-up, then as the schedule says."""
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
     done = (step - settings.warmup_steps) / max(1, total - settings.warmup_steps)

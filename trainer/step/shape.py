@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from diffusers import UNet2DConditionModel
-
 from ipadapter_core import AdapterSpec, Base, Encoder, find_base
 from ipadapter_core.facts.bases import SD15
 from ipadapter_core.facts.families import Dims
 from ipadapter_core.facts.layouts import HEAD_WIDTH
 
-from ..base.attention import unet_layers
 from ..base.encoder import encoder_facts
+from ..base.sites import Sites
 from ..settings.config import AdapterConfig, Config
 from ..settings.families import lora_rank, trained_family
 
@@ -24,10 +22,10 @@ def encoder_shape(config: Config) -> Encoder | None:
     return encoder_facts(config.model.encoder, config.model.encoder_architecture)
 
 
-def adapter_spec(config: AdapterConfig, unet: UNet2DConditionModel, encoder: Encoder | None) -> AdapterSpec:
-    """The shape of a new adapter on this base and encoder. Raises ValueError for a base without cross-attention."""
+def adapter_spec(config: AdapterConfig, sites: Sites, encoder: Encoder | None) -> AdapterSpec:
+    """The shape of a new adapter on a base with these sites and this encoder."""
     family, training = trained_family(config.family)
-    context_dim = unet.config.cross_attention_dim
+    context_dim = sites.context_dim
     base = find_base(context_dim)
     feature_dim = encoder.feature_dim(family.feature) if encoder and family.feature else 0
     width = _resampler_width(config, training.width, context_dim, base)
@@ -37,7 +35,7 @@ def adapter_spec(config: AdapterConfig, unet: UNet2DConditionModel, encoder: Enc
         feature_dim=feature_dim,
         context_dim=context_dim,
         num_tokens=config.num_tokens or training.num_tokens or (encoder.num_states if encoder else 0),
-        layers=tuple(layer.index for layer in unet_layers(unet)),
+        layers=tuple(layer.index for layer in sites.layers),
         projection=training.projection(Dims(feature_dim, width, config.depth or DEPTH)),
         identity=family.identity,
         face_crop=(base or SD15).face_crop if family.has_face_crop else None,

@@ -13,8 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
+from ipadapter_core import Encoder
 from tests.support import runs, tiny_models
 from tests.support.data_loading import real_pictures
+from trainer.base.encoder import encoder_facts
 from trainer.base.frozen import Frozen
 from trainer.commands.cache import build_cache
 from trainer.data.loader import open_loader
@@ -22,9 +24,14 @@ from trainer.data.shards import SHARD
 from trainer.run import loop
 from trainer.run.folder import start as start_run
 from trainer.settings.config import Config
-from trainer.settings.config import parse as parse_config
 from trainer.settings.config import tables as config_tables
+from trainer.settings.load import parse_config
 from trainer.step.inputs import to_inputs
+from trainer.step.shape import adapter_spec
+
+
+def facts(config: Config) -> Encoder:
+    return encoder_facts(config.model.encoder)
 
 
 def changed(config: Config, **sections: dict[str, Any]) -> Config:
@@ -61,35 +68,34 @@ def test_cached_and_uncached_batches_are_equal(
     assert "12 samples, 2 of them skipped" in caplog.text
     feature = "penultimate" if config.adapter.family == "plus" else "pooled"
     frozen, unloaded = Frozen(config.model), Frozen(config.model)
-    from_pictures, from_cache = open_loader(config, frozen, feature, 0, 1), open_loader(cached, unloaded, feature, 0, 1)
+    spec = adapter_spec(config.adapter, frozen.base.sites, frozen.encoder_facts)
+    from_pictures, from_cache = (open_loader(one, frozen.encoder_facts, feature) for one in (config, cached))
+    zero = from_cache.zero_features()
+    assert zero is not None
+    unloaded.zero_states_are(zero)
     worst: dict[str, float] = {}
     dropped = 0
     for ours, theirs in [
         *zip(from_cache.batches(0), from_pictures.batches(0), strict=True),
         *zip(from_cache.held_out(), from_pictures.held_out(), strict=True),
     ]:
-        assert ours.pixels is ours.condition is theirs.moments is theirs.features is theirs.text is None
+        assert ours.pixels is ours.condition is theirs.moments is theirs.features is theirs.texts is None
         dropped += int(ours.drop_image.sum())
-        a, b = (
-            to_inputs(ours, unloaded, feature, config.optimiser),
-            to_inputs(theirs, frozen, feature, config.optimiser),
-        )
+        a, b = to_inputs(ours, unloaded, spec), to_inputs(theirs, frozen, spec)
         assert list(a.names) == list(b.names)
-        pairs = {
-            name: (getattr(a, name), getattr(b, name))
-            for name in ("latents", "noise", "timesteps", "features", "sizes")
-        }
-        pairs["text"] = (a.text.states, b.text.states)
-        if config.model.base and b.text.pooled is not None:
-            assert a.text.pooled is not None
-            pairs["pooled text"] = (a.text.pooled, b.text.pooled)
+        assert torch.equal(ours.uniform, theirs.uniform)
+        assert ours.geometries == theirs.geometries
+        assert a.conditioning.keys() == b.conditioning.keys()
+        pairs = {"x0": (a.x0, b.x0), "noise": (a.noise, b.noise), "features": (a.given.features, b.given.features)}
+        pairs |= {name: (a.conditioning[name], value) for name, value in b.conditioning.items()}
         for name, (mine, other) in pairs.items():
             worst[name] = max(worst.get(name, 0.0), float((mine - other).abs().max()))
     print("\nlargest differences: " + ", ".join(f"{name} {value:.1e}" for name, value in worst.items()))
     assert max(worst.values()) <= 1e-5
-    assert worst["noise"] == worst["timesteps"] == worst["sizes"] == 0
+    assert worst["noise"] == worst.get("time_ids", 0) == 0
+    assert ("time_ids" in worst) == ("pooled" in worst)
     assert dropped > 0
-    assert not unloaded.loaded, f"a training with a cache has loaded {unloaded.loaded}"
+    assert not unloaded.parts.loaded, f"a training with a cache has loaded {unloaded.parts.loaded}"
 
 
 def test_losses_with_and_without_a_cache_are_equal(config: Config, tmp_path: Path) -> None:
@@ -111,8 +117,8 @@ def test_low_precision_is_stored_as_it_was_computed(tmp_path: Path) -> None:
     config = runs.tiny_config(tmp_path, run={"precision": "bf16"}, data={"cache": str(tmp_path / "cache")})
     build_cache(config)
     frozen = Frozen(config.model, dtype=torch.bfloat16)
-    batch = next(iter(open_loader(config, frozen, "pooled", 0, 1).batches(0)))
-    raw = next(iter(open_loader(changed(config, data={"cache": ""}), frozen, "pooled", 0, 1).batches(0)))
+    batch = next(iter(open_loader(config, facts(config), "pooled").batches(0)))
+    raw = next(iter(open_loader(changed(config, data={"cache": ""}), facts(config), "pooled").batches(0)))
     assert raw.condition is not None and raw.pixels is not None and batch.moments is not None
     wanted = frozen.encoder(raw.condition, "pooled").float()
     assert batch.features is not None and float((batch.features - wanted).abs().max()) <= 1e-2
@@ -149,7 +155,7 @@ def test_killed_and_finished_is_byte_equal_to_never_killed(tmp_path: Path) -> No
         print(f"killed at {reached} shards")
     (killed / "samples" / ".00002.safetensors.part").write_bytes(b"as a kill in the middle of writing leaves it")
     with pytest.raises(ValueError, match="is not complete"):
-        open_loader(changed(config, data={"cache": str(killed)}), Frozen(config.model), "pooled", 0, 1)
+        open_loader(changed(config, data={"cache": str(killed)}), facts(config), "pooled")
     runs.run(*arguments)
     left, right = files(whole), files(killed)
     assert left.keys() == right.keys()
@@ -183,7 +189,7 @@ def in_folder(made: Config, sections: dict[str, dict[str, Any]]) -> Config:
 
 def refuse(config: Config, message: str) -> None:
     with pytest.raises(ValueError, match=message) as found:
-        open_loader(config, Frozen(config.model), "pooled", 0, 1)
+        open_loader(config, facts(config), "pooled")
     print(f"\n{found.value}")
 
 
@@ -227,19 +233,19 @@ def test_a_cache_of_something_else_is_refused(made: Config, sections: dict[str, 
 def test_a_cache_grows_by_the_features_of_another_family(made: Config) -> None:
     plus = changed(made, adapter={"family": "plus"})
     with pytest.raises(ValueError, match="has no penultimate: run python -m trainer cache"):
-        open_loader(plus, Frozen(plus.model), "penultimate", 0, 1)
+        open_loader(plus, facts(plus), "penultimate")
     before = files(Path(made.data.cache))
     build_cache(plus)
     after = files(Path(made.data.cache))
     assert {name: after[name] for name in before} == before
     assert {name.split("/")[0] for name in after.keys() - before.keys()} == {"penultimate"}
-    assert len(list(open_loader(plus, Frozen(plus.model), "penultimate", 0, 1).batches(0))) == plus.run.steps
+    assert len(list(open_loader(plus, facts(plus), "penultimate").batches(0))) == plus.run.steps
 
 
 def test_the_same_weights_under_another_name_fit(made: Config, tmp_path: Path) -> None:
     tiny_models.write_encoder(tmp_path / "encoder")
     moved = changed(made, model={"encoder": str(tmp_path / "encoder")})
-    assert next(iter(open_loader(moved, Frozen(moved.model), "pooled", 0, 1).batches(0))).features is not None
+    assert next(iter(open_loader(moved, facts(moved), "pooled").batches(0))).features is not None
 
 
 def test_a_damaged_shard_is_named(made: Config, tmp_path: Path) -> None:
@@ -253,7 +259,7 @@ def test_a_damaged_shard_is_named(made: Config, tmp_path: Path) -> None:
         ValueError,
         match=r"latents/00000.safetensors is missing or damaged .* delete it and run python -m trainer cache again",
     ) as found:
-        next(iter(open_loader(broken, Frozen(broken.model), "pooled", 0, 1).batches(0)))
+        next(iter(open_loader(broken, facts(broken), "pooled").batches(0)))
     print(f"\n{found.value}")
 
 
@@ -269,7 +275,6 @@ def test_losses_need_no_worker_processes(made: Config) -> None:
     for workers in (0, 2):
         settings = dataclasses.replace(made, data=dataclasses.replace(made.data, workers=workers))
         names[workers] = [
-            (batch.names, batch.moments)
-            for batch in open_loader(settings, Frozen(made.model), "pooled", 0, 1).batches(0)
+            (batch.names, batch.moments) for batch in open_loader(settings, facts(settings), "pooled").batches(0)
         ]
     assert all(a[0] == b[0] and torch.equal(a[1], b[1]) for a, b in zip(names[0], names[2], strict=True))  # type: ignore[arg-type]

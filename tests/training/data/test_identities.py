@@ -24,8 +24,8 @@ from trainer.data.pictures import Unusable
 from trainer.data.sources import open_source
 from trainer.run import folder as run
 from trainer.run import loop
-from trainer.settings import config as configs
 from trainer.settings.config import DataConfig
+from trainer.settings.load import load_config
 from trainer.step.inputs import to_inputs
 from trainer.step.shape import adapter_spec
 
@@ -81,15 +81,15 @@ def test_every_kind_of_data_gives_the_same_identities(kind: Any, tmp_path: Path)
     assert torch.equal(torch.stack(found), identities(NUMBER))  # type: ignore[arg-type]
     plain = open_source(dataclasses.replace(data, identity_column=""))
     assert plain.read(0).identity is None
-    assert plain.identity() != source.identity()
+    assert plain.digest() != source.digest()
 
 
 def test_identities_are_normed_and_dropped_as_zeros(tmp_path: Path) -> None:
     config = face_config(tmp_path, "FaceID plus v2", data={"drop_image": 0.5}, run={"batch_size": 12, "steps": 1})
     frozen = Frozen(config.model)
-    (batch,) = open_loader(config, frozen, "penultimate", 0, 1).batches(0)
-    spec = adapter_spec(config.adapter, frozen.unet, frozen.encoder_facts)
-    inputs = to_inputs(batch, frozen, spec, config.optimiser)
+    (batch,) = open_loader(config, frozen.encoder_facts, "penultimate").batches(0)
+    spec = adapter_spec(config.adapter, frozen.base.sites, frozen.encoder_facts)
+    inputs = to_inputs(batch, frozen, spec)
     raw = {f"{number}.png": identity for number, identity in enumerate(identities(12))}
     wanted = torch.stack([raw[name] / raw[name].norm() for name in inputs.names])
     wanted[batch.drop_image] = 0
@@ -100,7 +100,7 @@ def test_identities_are_normed_and_dropped_as_zeros(tmp_path: Path) -> None:
     zero = frozen.encoder(torch.zeros(1, 3, 32, 32), "penultimate")[0]
     assert torch.equal(features[batch.drop_image], zero.expand(int(batch.drop_image.sum()), -1, -1))
     raw_spec = dataclasses.replace(spec, identity="raw")
-    as_they_are = to_inputs(batch, frozen, raw_spec, config.optimiser).given.identities
+    as_they_are = to_inputs(batch, frozen, raw_spec).given.identities
     assert as_they_are is not None
     kept = [place for place, is_dropped in enumerate(batch.drop_image) if not is_dropped]
     assert torch.equal(as_they_are[kept], torch.stack([raw[inputs.names[place]] for place in kept]))
@@ -186,7 +186,7 @@ def test_wrong_values_in_a_list_are_refused(value: Any, message: str, tmp_path: 
 )
 def test_values_that_do_not_go_together(preset: str, override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as found:
-        configs.load(preset, [override])
+        load_config(preset, [override])
     print(f"\n{found.value}")
 
 

@@ -125,23 +125,23 @@ def test_held_out_samples_are_fixed_shared_out_and_never_trained(tmp_path: Path)
     trained = {name for batch in loader(settings, CountingReader(NUMBER)).batches(0) for name in batch.names}
     assert not names & trained
     assert not any(one[2] for one in whole)
-    assert [one[3] for one in whole] == [int((place + 0.5) / 11 * 1000) for place in range(11)]
+    assert [one[3] for one in whole] == [(place + 0.5) / 11 for place in range(11)]
 
 
 def test_real_batches_are_what_the_frozen_parts_take(tmp_path: Path) -> None:
     settings = config(tmp_path, held_out=2)
     frozen = Frozen(settings.model)
-    opened = open_loader(settings, frozen, "pooled", 0, 1)
+    opened = open_loader(settings, frozen.encoder_facts, "pooled")
     batch = next(iter(opened.batches(0)))
     assert batch.pixels is not None and batch.condition is not None
     assert batch.pixels.shape == (8, 3, 64, 64) and batch.condition.shape == (8, 3, 32, 32)
     assert batch.pixels.min() >= -1 and batch.pixels.max() <= 1
-    assert batch.sizes.shape == (8, 6)
-    assert frozen.latent_moments(batch.pixels).shape == (8, 2, 4, 8, 8)
+    assert {one.target for one in batch.geometries} == {(64, 64)}
+    assert frozen.base.encode_pictures(batch.pixels).shape == (8, 2, 4, 8, 8)
     assert [reference.picture.size[1] for reference in opened.references()] == [80, 80]
     random = dataclasses.replace(settings, data=dataclasses.replace(settings.data, crop="random"))
     corners = np.concatenate(
-        [np.asarray(b.sizes[:, 2:4]) for b in open_loader(random, frozen, "pooled", 0, 1).batches(0)]
+        [[one.corner for one in b.geometries] for b in open_loader(random, frozen.encoder_facts, "pooled").batches(0)]
     )
     assert len(np.unique(corners, axis=0)) > 3
 

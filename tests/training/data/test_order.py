@@ -83,18 +83,6 @@ def test_draws_are_uniform_and_independent() -> None:
     assert correlation < 5 / math.sqrt(len(table))
 
 
-def test_timesteps_follow_their_probabilities() -> None:
-    weights = np.linspace(1, 3, 1000)
-    cumulative = np.cumsum(weights / weights.sum())
-    drawn = np.array([order.timestep(order.draws(0, 0, n).timestep, cumulative) for n in range(20_000)])
-    quarters = np.histogram(drawn, bins=4, range=(0, 1000))[0] / len(drawn)
-    expected = weights.reshape(4, 250).sum(1) / weights.sum()
-    print(f"\nlargest difference of a quarter's share {np.abs(quarters - expected).max():.4f}")
-    assert np.abs(quarters - expected).max() < 0.015
-    assert order.timestep(1 - 1e-16, cumulative) == 999
-    assert order.timestep(0.0, cumulative) == 0
-
-
 def test_held_out_samples_are_never_trained() -> None:
     trained, held_out = order.split(5, 100, 10)
     assert len(held_out) == 10

@@ -14,7 +14,7 @@ from PIL import Image
 
 from tests.support.data_loading import real_pictures
 from trainer.data.pictures import Picture, decode
-from trainer.data.sample import Source
+from trainer.data.record import Source
 from trainer.data.sources import open_source
 from trainer.settings.config import DataConfig
 
@@ -82,9 +82,9 @@ def test_folder(has_condition: bool, pictures: list[Path], tmp_path: Path) -> No
     (tmp_path / ".hidden.png").touch()
     data = DataConfig(source=str(tmp_path), condition_column="reference" if has_condition else "")
     holds(open_source(data), pictures, pictures[3] if has_condition else None)
-    before = open_source(data).identity()
+    before = open_source(data).digest()
     (tmp_path / "a.txt").write_text("another caption")
-    assert open_source(data).identity() != before
+    assert open_source(data).digest() != before
 
 
 def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:

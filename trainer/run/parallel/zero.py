@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ipadapter_core import Given
 from ipadapter_core.method.spec import IDENTITY_DIM
 
-from ..base.attention import Adaptation
-from ..base.device import choose_device
-from ..settings.config import Config
-from ..step.adapter import TrainedAdapter
-from ..step.inputs import Inputs
-from .parallel import Parallel, build_optimiser, count_bytes
+from ...base.device import choose_device
+from ...base.processor import AdapterOutput
+from ...settings.config import Config
+from ...step.transport import TrainedAdapter
+from .plain import Parallel, build_optimiser, count_bytes
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -57,8 +57,8 @@ class ZeroParallel(Parallel):
             dist_init_required=False,
         )
 
-    def adapt(self, inputs: Inputs) -> Adaptation:
-        return self.trained.by_layer(self._forward(*inputs.given))
+    def adapter_output(self, given: Given) -> AdapterOutput:
+        return self.trained.by_layer(self._forward(*given))
 
     def _forward(self, *read: Tensor | None) -> tuple[Tensor, ...]:
         is_half = self.config.run.precision == "fp16"

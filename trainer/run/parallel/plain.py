@@ -14,11 +14,13 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ..base.attention import Adaptation
-from ..base.device import choose_device
-from ..settings.config import Config
-from ..step.adapter import TrainedAdapter, trained_parameters
-from ..step.inputs import Inputs
+from ipadapter_core import Given
+
+from ...base.device import choose_device
+from ...base.processor import AdapterOutput
+from ...settings.config import Config
+from ...step.adapter import trained_parameters
+from ...step.transport import TrainedAdapter
 
 
 class Parallel:
@@ -67,9 +69,9 @@ class Parallel:
         self.trained = trained.to(self.device)
         self.model, self.optimiser = self.accelerator.prepare(self.trained, build_optimiser(self.config, trained))
 
-    def adapt(self, inputs: Inputs) -> Adaptation:
+    def adapter_output(self, given: Given) -> AdapterOutput:
         """K' and V' of all layers and the LoRA, through the wrapped adapter, so that gradients are reduced."""
-        return self.trained.by_layer(self.model(*inputs.given))
+        return self.trained.by_layer(self.model(*given))
 
     @contextmanager
     def accumulating(self) -> Iterator[None]:
@@ -182,14 +184,3 @@ def build_optimiser(config: Config, trained: TrainedAdapter) -> torch.optim.Opti
             "optimiser.eight_bit needs bitsandbytes: pip install bitsandbytes, or set it to false"
         ) from error
     return AdamW8bit(parameters, **options)
-
-
-def start(config: Config) -> Parallel:
-    """The way of computing that run.parallel names. DeepSpeed is imported only here, and only for ZeRO."""
-    if not config.run.parallel.startswith("zero"):
-        return Parallel(config)
-    if choose_device(config.run.device) == "mps":
-        raise ValueError(f"run.parallel = {config.run.parallel!r} does not run on MPS: choose none")
-    from .zero import ZeroParallel
-
-    return ZeroParallel(config)

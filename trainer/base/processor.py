@@ -1,0 +1,114 @@
+"""Decoupled cross-attention in diffusers' UNet: a processor that calls the core's function.
+
+Shapes: B batch, N queries (latent positions), T tokens, C context width, D layer width, R rank of a LoRA.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from ipadapter_core import ImageKV, Lora, attention, decoupled_attention, joint_attention
+
+from .lora import lora_linear
+from .sites import diffusers_names
+
+Kind = Literal["decoupled", "appended"]
+
+
+class AdapterOutput(NamedTuple):
+    """What an adapter gives a base for one forward of B samples: K', V' [B, T, D] by checkpoint index, and its LoRA."""
+
+    keys_values: dict[int, tuple[Tensor, Tensor]]
+    lora: Lora = {}
+
+    def weighted(self, weight: float) -> AdapterOutput:
+        """The same at the paper's weight of the image prompt, a factor of V' (lambda, eq. 6).
+
+        The LoRA is a change of the base, so it has no weight and is there without a picture too.
+        """
+        if weight == 1:
+            return self
+        return self._replace(keys_values={index: (k, v * weight) for index, (k, v) in self.keys_values.items()})
+
+
+class Mailbox:
+    """What the layers of one UNet read: put there before its forward, and kept until backward is done.
+
+    of_layer: K' and V' by checkpoint index. lora: (index, matrix) to (up [D, R], down [R, D or C]).
+    Gradient checkpointing runs the layers again during backward, so they are not passed as arguments.
+    """
+
+    def __init__(self) -> None:
+        self.of_layer: dict[int, tuple[ImageKV, ...]] = {}
+        self.lora: Lora = {}
+
+    def put(self, output: AdapterOutput) -> None:
+        self.of_layer = {index: (ImageKV(k, v),) for index, (k, v) in output.keys_values.items()}
+        self.lora = output.lora
+
+    def clear(self) -> None:
+        self.of_layer, self.lora = {}, {}
+
+
+class ImageAttention:
+    """diffusers' attention processor of one layer with image prompts (IP-Adapter, eq. 5) and LoRA.
+
+    Without text states it is self-attention, which has a LoRA alone.
+    """
+
+    def __init__(self, mailbox: Mailbox, index: int, kind: Kind = "decoupled") -> None:
+        self.mailbox = mailbox
+        self.index = index
+        self.kind = kind
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        assert attention_mask is None, "a layer without a text mask"
+        assert hidden_states.ndim == 3 and attn.group_norm is None and attn.spatial_norm is None
+        residual = hidden_states
+        read = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        if attn.norm_cross and encoder_hidden_states is not None:
+            read = attn.norm_encoder_hidden_states(encoder_hidden_states)
+        q = self._linear("to_q", attn.to_q, hidden_states)
+        k, v = self._linear("to_k", attn.to_k, read), self._linear("to_v", attn.to_v, read)
+        images = [
+            ImageKV(image.k.to(q.dtype), image.v.to(q.dtype), image.factor)
+            for image in self.mailbox.of_layer.get(self.index, ())
+        ]
+        attend = partial(attention, num_heads=attn.heads)
+        if self.kind == "appended":
+            out = joint_attention(q, k, v, images, attend)
+        else:
+            out = decoupled_attention(q, k, v, images, attend, attend)
+        linear, dropout = attn.to_out
+        out = dropout(self._linear("to_out", linear, out))
+        if attn.residual_connection:
+            out = out + residual
+        return out / attn.rescale_output_factor
+
+    def _linear(self, name: str, linear: Any, x: Tensor) -> Tensor:
+        return lora_linear(linear, x, self.mailbox.lora.get((self.index, name)))
+
+
+def install(unet: UNet2DConditionModel, kind: Kind = "decoupled", has_lora: bool = False) -> Mailbox:
+    """Give every cross-attention layer the processor of image prompts; returns where its K' and V' are put.
+
+    has_lora: self-attention gets it as well. Raises ValueError for a base without cross-attention layers.
+    """
+    mailbox = Mailbox()
+    processors = dict(unet.attn_processors)
+    for index, name in diffusers_names(unet).items():
+        if has_lora or index % 2:
+            processors[f"{name}.processor"] = ImageAttention(mailbox, index, kind)
+    unet.set_attn_processor(processors)
+    return mailbox
