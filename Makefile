@@ -45,8 +45,9 @@ evidence: setup
 
 lint: setup
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	mkdir -p out/typing && ln -sfn ../.. out/typing/pack
 	$(BIN)/mypy
-	$(BIN)/mypy --explicit-package-bases trainer
 
 # A refactor changed nothing: `make same BASE=<revision>` runs that revision beside this tree, PARITY=--parity the
 # parity tests' figures too.

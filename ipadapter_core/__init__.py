@@ -4,6 +4,7 @@ What is named here is what other rooms use; everything else is of the core alone
 """
 
 from .facts.bases import BASES, Base, base_name, base_of, find_base
+from .facts.bases import NAMES as BASE_NAMES
 from .facts.detect import detect
 from .facts.encoders import (
     ARCHITECTURES,
@@ -32,7 +33,8 @@ from .files.encoders import (
     read_encoder,
     to_open_clip,
 )
-from .files.read import WeightsFile, read_adapter, read_weights, write_adapter, write_pickle
+from .files.read import WeightsFile, read_adapter, read_weights
+from .files.write import write_adapter, write_pickle
 from .method.adapter import IPAdapter
 from .method.attention import (
     ImageKV,
@@ -60,6 +62,7 @@ from .method.spec import (
 __all__ = [
     "ARCHITECTURES",
     "BASES",
+    "BASE_NAMES",
     "ENCODERS",
     "FAMILIES",
     "LAYER_WEIGHTS",

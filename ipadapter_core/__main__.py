@@ -22,13 +22,14 @@ from .facts.lora import lora_of
 from .facts.variants import AUTO, VARIANTS, resolve_variant
 from .files.build import build_adapter, extra_keys
 from .files.describe import family, licence, needs
-from .files.read import WeightsFile, find_adapter, read_adapter, read_weights, write_adapter, write_pickle
+from .files.read import WeightsFile, find_adapter, read_adapter, read_weights
+from .files.write import write_adapter, write_pickle
 
 TEXT_PROJECTION = "encoder_hid_proj."
 
 
 def describe_file(path: Path, file: WeightsFile, variant: str = AUTO) -> str:
-    """A file's facts, one a line. Raises ValueError when it is no adapter, or lacks weights."""
+    """A file's facts, one a line. Raises ValueError when it is not an adapter, or lacks weights."""
     spec = resolve_variant(detect(file.tensors), file.metadata, variant)
     build_adapter(file.tensors, spec=spec)
     encoder = encoder_of(spec)
@@ -54,7 +55,7 @@ def convert(source: Path, target: Path, text_projection: Path | None = None) -> 
     """Write an adapter in the layout that the target's ending names; returns a line about what was written.
 
     text_projection: a Kolors UNet whose projection of text is added, for adapters whose tokens go through it.
-    Raises ValueError when the source is no adapter, the target has another ending or is the source.
+    Raises ValueError when the source is not an adapter, the target has another ending or is the source.
     """
     if target.suffix not in (".safetensors", ".bin"):
         raise ValueError(f"{target} should end with .safetensors or .bin, which names the layout")

@@ -3,16 +3,16 @@
 from comfy_api.latest import ComfyExtension, io
 
 from . import folders
-from .encoders import LoadEncoder
 from .forms import pocket
 from .forms.apply import ApplyAdapter
+from .forms.combine import CombineImagePrompts
+from .forms.encode import EncodeImagePrompt
 from .forms.encode_faces import EncodeFaces
 from .forms.image_prompt import ImagePromptNode
+from .forms.load_adapter import LoadAdapter
+from .forms.load_encoder import LoadEncoder
 from .forms.pocket import DrawPocketPicture, LoadPocket
-from .models import LoadAdapter
-from .prompts.combined import CombineImagePrompts
-from .prompts.pictures import EncodeImagePrompt
-from .prompts.saved import LoadImagePrompt, SaveImagePrompt
+from .forms.saved import LoadImagePrompt, SaveImagePrompt
 
 NODES: list[type[io.ComfyNode]] = [LoadAdapter, LoadEncoder, EncodeImagePrompt, ApplyAdapter, ImagePromptNode]
 NODES += [EncodeFaces, CombineImagePrompts, SaveImagePrompt, LoadImagePrompt, LoadPocket, DrawPocketPicture]

@@ -1,4 +1,4 @@
-"""An image prompt on a model: what it gives is held to the model, and a clone gets it."""
+"""An image prompt on a model: checked against the model, then put on a clone."""
 
 from __future__ import annotations
 

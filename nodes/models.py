@@ -1,4 +1,4 @@
-"""Load IP-Adapter: a file, known by its content, as weights that ComfyUI's memory manager owns."""
+"""Adapters for ComfyUI: weights that its memory manager owns, read once for each unchanged file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from typing import Any
 import comfy.model_management
 import comfy.model_patcher
 import comfy.ops
-from comfy_api.latest import io
 
 from ..ipadapter_core import (
-    VARIANTS,
     AdapterSpec,
     IPAdapter,
     Lora,
@@ -26,10 +24,9 @@ from ..ipadapter_core import (
     read_adapter,
     resolve_variant,
 )
+from ..ipadapter_core.facts.variants import AUTO
 from . import folders
-from .sockets import CATEGORY, AdapterType, say
 
-AUTO = VARIANTS[0]
 log = logging.getLogger(__name__)
 
 
@@ -71,7 +68,7 @@ def load_adapter(path: Path, variant: str = AUTO) -> Adapter:
 
 
 def adapter_of(name: str, file: WeightsFile, variant: str = AUTO) -> Adapter:
-    """An adapter from a file's content. Raises ValueError that names the file when it is none."""
+    """An adapter from a file's content. Raises ValueError that names the file when it is not an adapter."""
     try:
         spec = resolve_variant(detect(file.tensors), file.metadata, variant)
         model = build_adapter(file.tensors, operations=comfy.ops.manual_cast, spec=spec)
@@ -81,44 +78,3 @@ def adapter_of(name: str, file: WeightsFile, variant: str = AUTO) -> Adapter:
     if extra := extra_keys(file.tensors, spec):
         log.warning(f"{name} has {len(extra)} weights that no adapter has, left out: {', '.join(extra[:5])}")
     return Adapter(name, model, file.metadata, lora)
-
-
-class LoadAdapter(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="ImagePromptLoadAdapter",
-            display_name="Load IP-Adapter",
-            category=CATEGORY,
-            description="Loads an IP-Adapter from any file; what it is, is told by its content, whatever its name. "
-            "Published adapters for faces (FaceID) are for research only, not for commercial use.",
-            search_aliases=["ipadapter", "ip-adapter", "image prompt", "reference"],
-            inputs=[
-                io.Combo.Input(
-                    "file",
-                    options=folders.adapter_files(),
-                    tooltip="A file in models/ipadapter (or an extra path of that kind). Its name does not matter.",
-                ),
-                io.Combo.Input(
-                    "variant",
-                    options=list(VARIANTS),
-                    default=AUTO,
-                    optional=True,
-                    advanced=True,
-                    tooltip="What a file cannot tell. 'auto' (neutral): as its metadata say, else FaceID plus is v2. "
-                    "Choose 'FaceID plus v1' for the first FaceID plus of SD1.5.",
-                ),
-            ],
-            outputs=[AdapterType.Output(display_name="adapter")],
-            hidden=[io.Hidden.unique_id],
-        )
-
-    @classmethod
-    def fingerprint_inputs(cls, file: str, variant: str = AUTO) -> Any:
-        return folders.fingerprint(folders.path_of(folders.ADAPTERS, file))
-
-    @classmethod
-    def execute(cls, file: str, variant: str = AUTO) -> io.NodeOutput:
-        adapter = load_adapter(folders.path_of(folders.ADAPTERS, file), variant)
-        say(cls, describe(adapter.spec, adapter.metadata))
-        return io.NodeOutput(adapter)

@@ -1,4 +1,4 @@
-"""How far a run of the sampler is, told by its noise."""
+"""How far a run of the sampler is, by its sigma."""
 
 from __future__ import annotations
 

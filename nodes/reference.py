@@ -1,4 +1,4 @@
-"""An image prompt with all that Apply was told, and its K' and V'.
+"""An image prompt with all settings of Apply, and its K' and V'.
 
 Shapes: P pictures or faces, T image tokens, C width that K' and V' read, D width of a layer.
 """

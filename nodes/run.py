@@ -3,6 +3,8 @@
 `outer_sample` computes K' and V' before the base model is loaded and releases the adapters; `sampler_sample` and
 `calc_cond_batch` learn which conditioning is conditional; `predict_noise` does what is due once a step; `apply_model`
 lays out the tensors of one forward pass in `transformer_options`, outside of what a compiled model compiles.
+
+Shapes: B batch of a forward pass (chunks times latents); what is in it: layout.py.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ class PreparedReference:
 
     def __init__(self, reference: Reference, source: Source, size: tuple[int, int], to_sigma: Any) -> None:
         self.source = source
-        self.mask = reference.influence.mask
+        self.mask = reference.influence.masks
         self.size = size
         self.curve = reference.influence.curve
         self.start_sigma, self.end_sigma = (float(to_sigma(end)) for end in (self.curve.start, self.curve.end))
@@ -47,9 +49,9 @@ class PreparedReference:
         return self.curve.start > 0 or self.curve.end < 1 or not self.curve.is_window
 
     def step(self, timestep: Tensor, sigma: float | None, progress: Progress | None) -> None:
-        """What is due in a new step. timestep: the step's sigmas, [B] on the device; sigma: the same as a number.
+        """What is due in a new step; nothing is computed where the reference does not act in it.
 
-        Raises nothing; where a reference does not act in this step, nothing is computed for it.
+        timestep: the step's sigma for each latent, [B] on the device. sigma: the same as a number, where one is needed.
         """
         if sigma is not None:
             self.is_active = self.end_sigma <= sigma <= self.start_sigma

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
 
-from tests.support import figures
+from tests.support import figures, needs
 from tools.comfyui import ROOT, find_or_fetch
 from tools.page import Page, find_browser, open_page
 from tools.server import Server
@@ -29,8 +28,8 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def page(server: Server) -> Iterator[Page]:
-    if find_browser() is None and not os.environ.get("CI"):
-        pytest.skip("needs chromium, chromium-browser or google-chrome")
+    if find_browser() is None:
+        needs.missing("chromium, chromium-browser or google-chrome")
     with open_page(server.address) as opened:
         yield opened
 

@@ -20,8 +20,8 @@ BOX = (4.0, 4.5, 4.0, 4.5)
 LANDMARKS = (-1.4, -1.2, 1.4, -1.2, 0.0, 0.2, -1.1, 1.6, 1.1, 1.6)
 
 
-class Graph:
-    """An ONNX graph in the making."""
+class OnnxGraph:
+    """An ONNX model in the making."""
 
     def __init__(self, seed: int) -> None:
         self.random = np.random.default_rng(seed)
@@ -58,7 +58,7 @@ def detector(path: Path, seed: int = 0, in_the_middle: bool = False, has_landmar
 
     in_the_middle: one face is found, in the middle; else some anywhere.
     """
-    graph = Graph(seed)
+    graph = OnnxGraph(seed)
     named: dict[tuple[int, int], Any] = {}
     for stride in STRIDES:
         is_last = stride == STRIDES[-1]
@@ -82,7 +82,7 @@ def detector(path: Path, seed: int = 0, in_the_middle: bool = False, has_landmar
     graph.save(path, shape, [named[key] for key in sorted(named)])
 
 
-def _only_middle(graph: Graph, values: str, rows: str) -> str:
+def _only_middle(graph: OnnxGraph, values: str, rows: str) -> str:
     """Scores that are high in the middle place alone."""
     sizes = graph.add("Shape", values)
     height, width = (graph.add("Gather", sizes, graph.constant(np.array(axis))) for axis in (2, 3))
@@ -99,7 +99,7 @@ def _only_middle(graph: Graph, values: str, rows: str) -> str:
 
 def recogniser(path: Path, seed: int = 1) -> None:
     """[N, 3, 112, 112] to identities [N, 512] of ArcFace's usual length, about 20."""
-    graph = Graph(seed)
+    graph = OnnxGraph(seed)
     values = graph.add("Relu", graph.convolution("input.1", 3, 16, 16, 2.0, np.zeros(16)))
     flat = graph.add("Flatten", values)
     weight = graph.random.normal(0, 1 / 28, (16 * 49, 512)).astype(np.float32)

@@ -18,8 +18,9 @@ from PIL import Image
 from tools.comfyui import ROOT, find_or_fetch
 from tools.graphs import published as graphs
 from tools.graphs.faces import FACE_GRAPHS, FACE_MODELS
+from tools.graphs.graph import Graph
 from tools.graphs.pocket import POCKET_GRAPHS
-from tools.graphs.published import HUB, Graph
+from tools.graphs.published import HUB
 from tools.page import Page, open_page
 from tools.random_models import ensure
 from tools.server import Server

@@ -1,4 +1,4 @@
-"""Which adapter a file holds, told by its keys and shapes alone. The only place that looks at keys."""
+"""Which adapter a file holds, found by its keys and shapes alone (`layouts` has a function a family)."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def detect(state_dict: Mapping[str, HasShape]) -> AdapterSpec:
 
     Only keys and shapes are read, so shapes without data will do. What they cannot tell is left at its default:
     `resolve_variant` asks the file's metadata and the user.
-    Raises ValueError when the file is no adapter, or of a family that this version does not run.
+    Raises ValueError when the file is not an adapter, or of a family that this version does not run.
     """
     shapes = {key: tuple(value.shape) for key, value in state_dict.items()}
     layers = _layers(shapes)

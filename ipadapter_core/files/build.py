@@ -1,4 +1,4 @@
-"""An adapter out of a file's tensors: built, filled and held to its shapes."""
+"""An adapter out of a file's tensors: built, filled, its shapes checked."""
 
 from __future__ import annotations
 

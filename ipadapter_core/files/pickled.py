@@ -47,7 +47,7 @@ DTYPES = {
 
 
 class RefusedError(Exception):
-    """A file is no weights, or claims more of them than it can hold; the text goes on from the file's name."""
+    """A file is not weights, or claims more of them than it can hold; the text goes on from the file's name."""
 
 
 class ExcessError(RefusedError):
@@ -61,7 +61,7 @@ class StandIn:
     """In place of something in a pickle: nothing can be called, built or added to it."""
 
     def __setstate__(self, state: Any) -> None:
-        raise pickle.UnpicklingError("a pickle builds on something that is no dictionary")
+        raise pickle.UnpicklingError("a pickle builds on something that is not a dictionary")
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import json
 import lzma
 import os
 import pickle
 import stat
 import struct
-import uuid
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -19,11 +17,10 @@ from typing import Any
 
 import safetensors
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
 from .pickled import ExcessError, RefusedError, check_claims, room_for_names
-from .whole import whole
 
 # Other names for the two groups, seen in published files.
 ALIASES = {"image_proj_model": "image_proj", "adapter_modules": "ip_adapter"}
@@ -67,7 +64,7 @@ def _is_finite(value: Tensor) -> bool:
 
 
 def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
-    """Read named tensors from safetensors or a pickle; the format is told by content, not by name.
+    """Read named tensors from safetensors or a pickle; the format is recognised by content, not by name.
 
     Pickles are read with `weights_only`, so no code in them runs.
     Raises ValueError with one sentence when the file is empty, damaged, a web page, or a pickle with code in it.
@@ -194,35 +191,3 @@ def find_adapter(path: Path) -> Path:
         names = ", ".join(file.name for file in found[:5]) or "none"
         raise ValueError(f"{path} should hold one adapter, found {len(found)} ({names}): name the file")
     return found[0]
-
-
-def write_adapter(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write an adapter as safetensors in the published layout, atomically.
-
-    The old file stays until the new one is whole.
-    Raises OSError when the folder cannot be written or is full; the old file is then untouched.
-    """
-    data = save({key: value.detach().contiguous() for key, value in tensors.items()}, dict(metadata))
-    with whole(path, uuid.uuid4().hex) as part:
-        part.write_bytes(data)
-
-
-def write_pickle(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> None:
-    """Write an adapter as published .bin files are, atomically: {"image_proj": {...}, "ip_adapter": {...}}.
-
-    A pickle has no metadata. Raises OSError as `write_adapter` does.
-    """
-    nested: dict[str, Any] = {}
-    for key, value in tensors.items():
-        own = value.detach().contiguous()
-        if own.untyped_storage().nbytes() > own.nbytes:  # torch would write all of what it is a part of
-            own = own.clone()
-        group, _, rest = key.partition(".")
-        if rest:
-            nested.setdefault(group, {})[rest] = own
-        else:
-            nested[group] = own
-    data = io.BytesIO()
-    torch.save(nested, data)
-    with whole(path, uuid.uuid4().hex) as part:
-        part.write_bytes(data.getvalue())

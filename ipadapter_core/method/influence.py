@@ -73,7 +73,7 @@ class Influence:
 
     weight: the paper's scale, 1 as in the training, 0 nothing; below 0 away from the picture.
     layers: the name of a preset, or checkpoint index to a share of the weight. curve: a factor over the sampling.
-    mask: [M, h, w] of 0 to 1, where in the result, for each latent its own or one for all; None: everywhere.
+    mask: [h, w] or [M, h, w] of 0 to 1, where in the result, for each latent its own or one for all; None: everywhere.
     roles: shares of the weight in the conditional predictions and in the unconditional ones.
     Raises ValueError when a number is not finite or the mask has no pixels.
     """
@@ -89,9 +89,14 @@ class Influence:
         for number in (self.weight, *self.roles, *shares):
             if not math.isfinite(number):
                 raise ValueError(f"a weight of the image prompt is {number}: give a finite number")
-        if self.mask is not None and (self.mask.ndim != 3 or 0 in self.mask.shape):
+        if self.mask is not None and (self.mask.ndim < 2 or 0 in self.mask.shape):
             shape = tuple(self.mask.shape)
             raise ValueError(f"the mask has no pixels (shape {shape}): connect a mask that is not empty")
+
+    @property
+    def masks(self) -> Tensor | None:
+        """The mask as [M, h, w]."""
+        return None if self.mask is None else self.mask.reshape(-1, *self.mask.shape[-2:])
 
     @property
     def is_nothing(self) -> bool:

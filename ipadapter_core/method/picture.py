@@ -77,7 +77,7 @@ def _bounded(image: Image.Image, crop: str) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-def squares(pictures: Tensor, size: int, crop: str = "centre") -> Tensor:
+def encoder_views(pictures: Tensor, size: int, crop: str = "centre") -> Tensor:
     """Pictures [B, H, W, 1, 3 or 4] of 0..1 to what the encoder sees: [B, size, size, 3], 8 bit values as floats.
 
     Raises ValueError for an empty batch or a picture without pixels.
@@ -90,7 +90,7 @@ def squares(pictures: Tensor, size: int, crop: str = "centre") -> Tensor:
     return torch.from_numpy(np.stack(cut)).float() / 255
 
 
-def around(image: Image.Image, box: tuple[float, float, float, float], size: int) -> Image.Image:
+def square_around(image: Image.Image, box: tuple[float, float, float, float], size: int) -> Image.Image:
     """The square around a box (left, top, right, bottom in pixels) with its longer side, resized to `size` x `size`.
 
     Outside of the picture it is black. What face adapters see that were trained on a face's box.

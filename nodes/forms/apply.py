@@ -10,7 +10,7 @@ from ..apply import apply_adapter
 from ..models import Adapter
 from ..prompts.protocol import Prompt
 from ..sockets import CATEGORY, AdapterType, PromptType
-from .controls import APPLY_INPUTS, FACE_INPUTS, controls
+from .controls import APPLY_INPUTS, FACE_INPUTS, MODEL, controls
 
 
 class ApplyAdapter(io.ComfyNode):
@@ -23,9 +23,7 @@ class ApplyAdapter(io.ComfyNode):
             description="Makes a model follow a picture. Chain any number, in any order with ControlNet and LoRA.",
             search_aliases=["ipadapter", "ip-adapter", "image prompt", "style transfer", "reference"],
             inputs=[
-                io.Model.Input(
-                    "model", tooltip="A UNet model (SD1.5, SD2, SDXL) of the adapter's base, or any fine-tune of it."
-                ),
+                io.Model.Input("model", tooltip=MODEL),
                 AdapterType.Input("adapter", tooltip="From Load IP-Adapter."),
                 PromptType.Input(
                     "image_prompt", tooltip="From Encode Image Prompt; for FaceID adapters, from Encode Faces."

@@ -9,9 +9,10 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...ipadapter_core import LAYER_WEIGHTS, Curve, Influence
+from ...ipadapter_core import BASE_NAMES, LAYER_WEIGHTS, Curve, Influence
 from ..reference import COMBINE, CONCATENATE
 
+MODEL = f"A UNet model ({BASE_NAMES}) of the adapter's base, or any fine-tune of it."
 APPLY_INPUTS = [
     io.Float.Input(
         "weight", default=Influence.weight, min=-1.0, max=3.0, step=0.05,
@@ -63,12 +64,11 @@ def controls(**inputs: Any) -> dict[str, Any]:
     start_percent, end_percent: progress, 0 to 1. Raises ValueError for an empty mask.
     """
     given = DEFAULTS | inputs
-    mask = given["mask"]
     influence = Influence(
         weight=given["weight"],
         layers=given["layers"],
         curve=Curve.window(given["start_percent"], given["end_percent"]),
-        mask=None if mask is None else mask.reshape(-1, *mask.shape[-2:]),
+        mask=given["mask"],
     )
     others = ("combine", "lora_strength", "shortcut_scale")
     return {"influence": influence} | {name: given[name] for name in others}

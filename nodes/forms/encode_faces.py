@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ...ipadapter_core import FaceCrop
-from ...ipadapter_core.method.picture import squares
+from ...ipadapter_core.method.picture import encoder_views
 from ...ipadapter_core.method.spec import IDENTITY_DIM
 from .. import folders
 from ..prompts.combined import CombinedPrompt
@@ -34,7 +34,7 @@ def found_faces(image: Tensor, model: FaceModel, choice: str, index: int) -> lis
 def known_identities(value: Any) -> Tensor:
     """Identities [P, 512] from a tensor or array of any pack: [512], [P, 512], [P, 1, 512], or a list of such.
 
-    Raises ValueError when it is none.
+    Raises ValueError when it is not one.
     """
     parts = value if isinstance(value, list | tuple) else [value]
     tensors = [torch.as_tensor(part) for part in parts if isinstance(part, Tensor | np.ndarray)]
@@ -51,7 +51,7 @@ def given_crops(image: Tensor, count: int) -> Any:
     """Pictures that are faces already, for given identities: the same for every kind of crop, resized."""
     if len(image) not in (1, count):
         raise ValueError(f"{count} identities and {len(image)} pictures: connect one picture for each, or none")
-    return lambda crop: squares(image, crop.size).expand(count, -1, -1, -1)
+    return lambda crop: encoder_views(image, crop.size).expand(count, -1, -1, -1)
 
 
 class EncodeFaces(io.ComfyNode):

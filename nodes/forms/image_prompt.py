@@ -10,10 +10,11 @@ from torch import Tensor
 from .. import folders
 from ..apply import apply_adapter
 from ..encoders import AUTO, TAGS, load_encoder
-from ..models import LoadAdapter, load_adapter
-from ..prompts.pictures import ENCODE_INPUTS, encode
+from ..models import load_adapter
+from ..prompts.pictures import encode
 from ..sockets import CATEGORY
-from .controls import APPLY_INPUTS, controls
+from .controls import APPLY_INPUTS, MODEL, controls
+from .encode import ENCODE_INPUTS
 
 
 class ImagePromptNode(io.ComfyNode):
@@ -26,9 +27,7 @@ class ImagePromptNode(io.ComfyNode):
             description="Loads adapter and encoder, encodes the picture and applies it: the common case in one node.",
             search_aliases=["ipadapter", "ip-adapter", "reference", "style transfer"],
             inputs=[
-                io.Model.Input(
-                    "model", tooltip="A UNet model (SD1.5, SD2, SDXL) of the adapter's base, or any fine-tune of it."
-                ),
+                io.Model.Input("model", tooltip=MODEL),
                 io.Image.Input("image", tooltip="One reference picture or a batch of them."),
                 io.Combo.Input(
                     "adapter", options=folders.adapter_files(), tooltip="A file in models/ipadapter, of any name."
@@ -47,10 +46,8 @@ class ImagePromptNode(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, adapter: str, encoder: str, **_: Any) -> Any:
-        is_tag = encoder in TAGS
-        return LoadAdapter.fingerprint_inputs(adapter), encoder if is_tag else folders.fingerprint(
-            folders.path_of(folders.ENCODERS, encoder)
-        )
+        of_encoder = encoder if encoder in TAGS else folders.fingerprint(folders.path_of(folders.ENCODERS, encoder))
+        return folders.fingerprint(folders.path_of(folders.ADAPTERS, adapter)), of_encoder
 
     @classmethod
     def execute(

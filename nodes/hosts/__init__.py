@@ -1,10 +1,10 @@
-"""The kinds of models that take image prompts. This room is the only one that looks into a model."""
+"""The kinds of models that take image prompts; `host_of` is the only place that asks what kind a model is."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from ...ipadapter_core import Site
+from ...ipadapter_core import BASE_NAMES, Site
 from .host import Host
 from .unet import UNet
 
@@ -18,5 +18,5 @@ def host_of(model: Any) -> tuple[Host, list[Site]]:
             return host, sites
     raise ValueError(
         f"this model ({type(model.model).__name__}) has no cross-attention layers to put an image prompt in: "
-        "use a UNet model (SD1.5, SD2, SDXL)"
+        f"use a UNet model ({BASE_NAMES})"
     )

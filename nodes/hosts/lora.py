@@ -1,4 +1,7 @@
-"""FaceID's LoRA on the base model, as weight patches of ComfyUI's own patcher."""
+"""FaceID's LoRA on the base model, as weight patches of ComfyUI's own patcher.
+
+Shapes: up [D, R] and down [R, C] of a matrix [D, C], R the rank.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,7 @@ def with_lora(model: Any, adapter: Adapter, strength: float, sites: list[Site]) 
     keys: dict[str, str] = {}
     for (index, projection), (up, down) in adapter.lora.items():
         if index not in names:
-            raise ValueError(f"the LoRA of {adapter.name} has an attention layer {index} that the model has not")
+            raise ValueError(f"the LoRA of {adapter.name} has an attention layer {index} that the model does not have")
         name = f"{names[index]}.{MATRICES[projection]}"
         keys[name] = f"diffusion_model.{name}.weight"
         matrices |= {f"{name}.lora_up.weight": up, f"{name}.lora_down.weight": down}
@@ -56,7 +59,7 @@ def check_shapes(model: Any, adapter: Adapter, names: dict[int, str]) -> None:
 
 
 def has_lora(model: Any, adapter: Adapter, names: dict[int, str]) -> bool:
-    """Whether the model has this LoRA, at any strength; told by its smallest matrix, whatever file it came from."""
+    """Whether the model has this LoRA, at any strength, from whatever file: its smallest matrix is compared."""
     index, projection = min(adapter.lora, key=lambda place: adapter.lora[place][0].shape[0])
     key = f"diffusion_model.{names[index]}.{MATRICES[projection]}.weight"
     ours = _product(*adapter.lora[index, projection])

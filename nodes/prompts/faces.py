@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...ipadapter_core import FaceCrop
-from ...ipadapter_core.method.picture import squares
+from ...ipadapter_core.method.picture import encoder_views
 from ...ipadapter_core.method.spec import IDENTITY_DIM, Feature
 from ..encoders import encode_zeros
 from .pictures import digest_of, encoded
@@ -52,7 +52,7 @@ class FacePrompt:
                 "this adapter reads the faces' pictures as well, and this image prompt has identities only: "
                 "give Encode Faces the pictures"
             )
-        return squares(self.crops(crop), self._encoder().image_size)
+        return encoder_views(self.crops(crop), self._encoder().image_size)
 
     def features(self, feature: Feature, crop: FaceCrop | None = None) -> Tensor:
         """Features of the faces' pictures; an adapter that asks for no crop gets the box, as plus-face is used."""

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ...ipadapter_core import FaceCrop
-from ...ipadapter_core.method.picture import around, to_pil
+from ...ipadapter_core.method.picture import square_around, to_pil
 from .. import folders
 
 INSTALL = 'pip install "insightface>=2.1" onnxruntime'
@@ -49,7 +49,7 @@ class Face:
         if crop.kind == "aligned":
             pixels = self._aligned(crop.size)
         else:
-            pixels = np.asarray(around(Image.fromarray(self.picture), self.box, crop.size))
+            pixels = np.asarray(square_around(Image.fromarray(self.picture), self.box, crop.size))
         return torch.from_numpy(np.array(pixels)).float() / 255
 
     def _aligned(self, size: int) -> np.ndarray:
@@ -120,7 +120,7 @@ class FaceModel:
 
 
 def _insightface() -> tuple[Any, tuple[type[Exception], ...]]:
-    """insightface's models, and what onnxruntime raises for files that are none."""
+    """insightface's models, and what onnxruntime raises for files that are not."""
     try:
         from insightface import model_zoo
         from onnxruntime.capi import onnxruntime_pybind11_state as state

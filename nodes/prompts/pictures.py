@@ -1,4 +1,4 @@
-"""Encode Image Prompt: pictures to features of an image encoder, computed when an adapter asks for them."""
+"""Pictures as an image prompt: features of an image encoder, computed when an adapter asks for them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from typing import Any
 
 import comfy.utils
 import torch
-from comfy_api.latest import io
 from torch import Tensor
 
 from ...ipadapter_core import FaceCrop, Feature
-from ...ipadapter_core.method.picture import CROPS, squares
+from ...ipadapter_core.method.picture import encoder_views
 from ..encoders import encode_zeros
-from ..sockets import CATEGORY, PromptType
 
 
 class ImagePrompt:
@@ -74,7 +72,7 @@ def encode(encoder: Any, image: Tensor, crop: str, mask: Tensor | None = None) -
     """
     if mask is not None:
         image = _on_white(image, mask)
-    return ImagePrompt(encoder, squares(image, encoder.image_size, crop))
+    return ImagePrompt(encoder, encoder_views(image, encoder.image_size, crop))
 
 
 def _on_white(image: Tensor, mask: Tensor) -> Tensor:
@@ -85,47 +83,3 @@ def _on_white(image: Tensor, mask: Tensor) -> Tensor:
     mask = comfy.utils.common_upscale(mask, image.shape[2], image.shape[1], "bilinear", "disabled").movedim(1, -1)
     mask = comfy.utils.repeat_to_batch_size(mask, len(image))
     return torch.cat([rgb * mask + (1 - mask), alpha], dim=-1)
-
-
-ENCODE_INPUTS = [
-    io.Combo.Input(
-        "crop",
-        options=list(CROPS),
-        default="centre",
-        tooltip="How the square that the encoder sees is cut. 'centre' (neutral) is what adapters were trained with; "
-        "'top' keeps heads of portraits, 'pad' shows the whole picture on white, 'stretch' ignores its proportions.",
-    ),
-]
-
-
-class EncodeImagePrompt(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="ImagePromptEncode",
-            display_name="Encode Image Prompt",
-            category=CATEGORY,
-            description="Turns reference pictures into an image prompt for Apply IP-Adapter.",
-            search_aliases=["clip vision encode", "ipadapter encoder", "reference"],
-            inputs=[
-                io.ClipVision.Input("encoder", tooltip="The image encoder that the adapter was trained with."),
-                io.Image.Input(
-                    "image", tooltip="One reference picture or a batch of them. Transparent parts become white."
-                ),
-                *ENCODE_INPUTS,
-                io.Mask.Input(
-                    "mask",
-                    optional=True,
-                    tooltip="What of the picture counts: outside it becomes white. Any size. Neutral: not connected.",
-                ),
-            ],
-            outputs=[
-                PromptType.Output(display_name="image prompt"),
-                io.Image.Output(display_name="seen", tooltip="Exactly what the encoder sees."),
-            ],
-        )
-
-    @classmethod
-    def execute(cls, encoder: Any, image: Tensor, crop: str, mask: Tensor | None = None) -> io.NodeOutput:
-        prompt = encode(encoder, image, crop, mask)
-        return io.NodeOutput(prompt, prompt.pixels)

@@ -47,7 +47,7 @@ class Prompt(Protocol):
 def given_of(prompt: Prompt, spec: AdapterSpec, name: str) -> tuple[Given, Given]:
     """What the adapter `name` reads of an image prompt: for the conditional role, and for "no picture" (one row).
 
-    Raises ValueError when the image prompt has not what the adapter needs.
+    Raises ValueError when the image prompt lacks what the adapter needs.
     """
     identities = None if spec.identity is None else _identities(prompt, spec, name)
     features = None

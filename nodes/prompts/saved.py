@@ -1,20 +1,17 @@
-"""Save and Load Image Prompt: what an adapter reads of a picture, as a file that needs neither picture nor encoder."""
+"""What an adapter reads of a picture, as a file that needs neither picture nor encoder."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import folder_paths
 import torch
-from comfy_api.latest import io
 from torch import Tensor
 
 from ... import ipadapter_core as core
 from ...ipadapter_core.method.spec import IDENTITY_DIM, AdapterSpec, FaceCrop, Feature
 from .. import folders
 from ..models import Adapter
-from ..sockets import CATEGORY, AdapterType, PromptType
 from .protocol import Prompt, given_of
 
 FORMAT = "image prompt 1"
@@ -126,59 +123,3 @@ def save_prompt(prompt: Prompt, adapter: Adapter, name: str) -> Path:
 
 def load_prompt(name: str) -> SavedPrompt:
     return SavedPrompt(name, core.read_weights(folders.path_of(folders.PROMPTS, name)))
-
-
-class SaveImagePrompt(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="ImagePromptSave",
-            display_name="Save Image Prompt",
-            category=CATEGORY,
-            description="Saves what an adapter reads of a picture, to use it later without picture and encoder.",
-            search_aliases=["ipadapter save embeds", "export image prompt"],
-            inputs=[
-                PromptType.Input("image_prompt", tooltip="From Encode Image Prompt, Encode Faces or Combine."),
-                AdapterType.Input(
-                    "adapter", tooltip="The adapter that will read it: what it needs is saved. Others of its family "
-                    "and encoder read it as well.",
-                ),
-                io.String.Input(
-                    "name", default="image_prompt",
-                    tooltip="Of the file in models/image_prompts; a number is added, so that none is written over.",
-                ),
-            ],
-            outputs=[],
-            is_output_node=True,
-        )  # fmt: skip
-
-    @classmethod
-    def execute(cls, image_prompt: Any, adapter: Adapter, name: str) -> io.NodeOutput:
-        return io.NodeOutput(ui={"text": (save_prompt(image_prompt, adapter, name).name,)})
-
-
-class LoadImagePrompt(io.ComfyNode):
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="ImagePromptLoad",
-            display_name="Load Image Prompt",
-            category=CATEGORY,
-            description="Loads an image prompt that was saved, or identities of faces that another program saved.",
-            search_aliases=["ipadapter load embeds", "import image prompt"],
-            inputs=[
-                io.Combo.Input(
-                    "file", options=folders.prompt_files(),
-                    tooltip="A file in models/image_prompts (or an extra path of that kind).",
-                )
-            ],
-            outputs=[PromptType.Output(display_name="image prompt")],
-        )  # fmt: skip
-
-    @classmethod
-    def fingerprint_inputs(cls, file: str) -> Any:
-        return folders.fingerprint(folders.path_of(folders.PROMPTS, file))
-
-    @classmethod
-    def execute(cls, file: str) -> io.NodeOutput:
-        return io.NodeOutput(load_prompt(file))

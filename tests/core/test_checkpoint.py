@@ -1,5 +1,6 @@
 """Reading adapter files back as they were written: every layout and number format, and what is no adapter."""
 
+import math
 import os
 import pickle
 from collections import OrderedDict
@@ -36,11 +37,13 @@ def assert_same(ours: dict[str, Tensor], reference: dict[str, Tensor]) -> None:
         assert torch.equal(ours[key].contiguous().view(torch.uint8), value.contiguous().view(torch.uint8)), key
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("layout", ["safetensors", "bin", "bin, legacy", "bin, flat"])
+LAYOUTS = ("safetensors", "bin", "bin, legacy", "bin, flat")
+# The legacy format is older than 8 bit floats.
+ROUND_TRIPS = [(layout, d) for layout in LAYOUTS for d in DTYPES if not (layout == "bin, legacy" and d.itemsize == 1)]
+
+
+@pytest.mark.parametrize(("layout", "dtype"), ROUND_TRIPS, ids=str)
 def test_round_trip(tmp_path, layout, dtype):
-    if layout == "bin, legacy" and dtype.itemsize == 1:
-        return  # older than 8 bit floats
     tensors = small(dtype)
     path = tmp_path / "adapter"
     if layout == "safetensors":
@@ -204,17 +207,18 @@ def test_code_in_torchs_own_pickle_would_run_without_care(tmp_path):
     assert (tmp_path / "mark").exists()
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+# float8_e4m3fn has no infinity: it saturates.
+NOT_FINITE = [(d, value) for d in DTYPES for value in (math.nan, math.inf, -math.inf)
+              if d != torch.float8_e4m3fn or math.isnan(value)]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dtype", "value"), NOT_FINITE, ids=str)
 def test_weights_that_are_not_finite(tmp_path, dtype, value):
     tensors = small(dtype)
     spoiled = tensors["ip_adapter.3.to_v_ip.weight"].float()
     spoiled[3, 3] = value
     tensors["ip_adapter.3.to_v_ip.weight"] = spoiled.to(dtype)
     write_adapter(tmp_path / "a", tensors, {})
-    if torch.isfinite(spoiled.to(dtype).float()).all():
-        assert dtype == torch.float8_e4m3fn  # has no infinity: it saturates
-        return
     message = refusal(tmp_path / "a")
     assert "NaN or infinite" in message and "ip_adapter.3.to_v_ip.weight" in message
 

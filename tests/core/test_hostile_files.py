@@ -15,7 +15,6 @@ ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 SLACK = 32 << 20  # bytes beyond twice the file's size: what Python and torch take for the smallest file now and then
 RESERVED = 256 << 20  # address space alone is taken by the allocator in pieces
-CASES = list(cases())
 
 
 def told(folder: Path, paths: list[Path]) -> list[dict]:
@@ -56,34 +55,37 @@ def faults(case: Case, result: dict, size: int) -> list[str]:
     return [f"{case.name}: {fault}" for fault in found]
 
 
+@pytest.mark.slow
+@pytest.mark.clock
 def test_hostile_files(tmp_path):
     """Through the reader and the builder that the nodes call, in a process whose memory and acts are watched."""
     place, marks = tmp_path / "files", tmp_path / "marks"
     place.mkdir()
     marks.mkdir()
-    paths = [place / f"{number}.safetensors" for number in range(len(CASES))]
-    for number, (case, path) in enumerate(zip(CASES, paths)):
+    every = list(cases())
+    paths = [place / f"{number}.safetensors" for number in range(len(every))]
+    for number, (case, path) in enumerate(zip(every, paths)):
         case.write(path, marks / str(number))
     sizes = [path.stat().st_size if path.is_file() else 0 for path in paths]
     results = told(tmp_path, paths)
-    found = [fault for case, result, size in zip(CASES, results, sizes) for fault in faults(case, result, size)]
+    found = [fault for case, result, size in zip(every, results, sizes) for fault in faults(case, result, size)]
 
-    kinds = Counter(case.kind for case in CASES)
+    kinds = Counter(case.kind for case in every)
     print(*(f"\n{count:4} {kind}" for kind, count in kinds.items()), sep="")
     refused = sum(result["outcome"] == "ValueError" for result in results)
     print(
-        f"{len(CASES)} hostile files: {refused} refused in a sentence, "
+        f"{len(every)} hostile files: {refused} refused in a sentence, "
         f"{sum(result['outcome'].startswith('died') for result in results)} crashes, "
         f"{sum(len(result['acts']) for result in results) + len(list(marks.iterdir()))} executions of code"
     )
-    worst = max(zip(results, sizes, CASES), key=lambda row: row[0]["peak"] - 2 * row[1])
-    slowest = max(zip(results, CASES), key=lambda row: row[0]["seconds"])
+    worst = max(zip(results, sizes, every), key=lambda row: row[0]["peak"] - 2 * row[1])
+    slowest = max(zip(results, every), key=lambda row: row[0]["seconds"])
     print(
         f"the most memory beyond twice the file's size: {(worst[0]['peak'] - 2 * worst[1]) / 2**20:.1f} MiB "
         f"({worst[2].name}, {worst[1] / 2**20:.1f} MiB); the longest: {slowest[0]['seconds']:.1f} s ({slowest[1].name})"
     )
     print(*found, sep="\n")
-    assert len(CASES) >= 200 and len({case.name for case in CASES}) == len(CASES)
+    assert len(every) >= 200 and len({case.name for case in every}) == len(every)
     assert list(marks.iterdir()) == []
     assert found == []
 

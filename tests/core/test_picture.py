@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from transformers import CLIPImageProcessorPil
 
-from ipadapter_core.method.picture import CROPS, on_white, square, squares, to_pil
+from ipadapter_core.method.picture import CROPS, encoder_views, on_white, square, to_pil
 
 # Width x height: odd, even, tiny, larger and smaller than the square, up to 1:8.
 SIZES = [
@@ -73,7 +73,7 @@ def test_centre_equals_transformers_where_it_agrees_with_open_clip(size):
 def test_batch_of_tensors():
     """8 bit values survive the way through ComfyUI's floats."""
     images = [picture(301, 420, seed=seed) for seed in (0, 1)]
-    seen = squares(torch.cat([tensor(image) for image in images]), 224)
+    seen = encoder_views(torch.cat([tensor(image) for image in images]), 224)
     assert seen.shape == (2, 224, 224, 3) and seen.dtype == torch.float32
     for ours, image in zip(seen, images):
         assert largest(to_pil(ours), open_clips(image, 224)) == 0
@@ -113,26 +113,28 @@ def test_unknown_crop():
         square(picture(4, 4), 224, "middle")
 
 
+@pytest.mark.clock
 @pytest.mark.parametrize("crop", CROPS)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 20000), (20000, 1), (20000, 3)])
 def test_extreme_shapes(shape, crop):
     start = time.perf_counter()
-    seen = squares(tensor(picture(*shape)), 224, crop)
+    seen = encoder_views(tensor(picture(*shape)), 224, crop)
     seconds = time.perf_counter() - start
     assert seen.shape == (1, 224, 224, 3)
     assert seconds < 1
 
 
+@pytest.mark.clock
 def test_thin_pictures_need_no_memory():
     """Resized whole, 1 x 20000 would be 224 x 4480000 pixels, 3 GB."""
     code = """
 import resource, torch
-from ipadapter_core.picture import CROPS, squares
+from ipadapter_core.method.picture import CROPS, encoder_views
 thin = [torch.rand(1, 20000, 1, 3), torch.rand(1, 1, 20000, 3)]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for picture in thin:
     for crop in CROPS:
-        squares(picture, 224, crop)
+        encoder_views(picture, 224, crop)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
     used = float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
@@ -153,24 +155,24 @@ def test_bounded_pictures_keep_the_named_part():
 def test_transparent_is_white():
     rgba = picture(40, 30, "RGBA")
     rgba.putalpha(Image.new("L", rgba.size, 0))
-    assert (squares(tensor(rgba), 24) == 1).all()
+    assert (encoder_views(tensor(rgba), 24) == 1).all()
 
 
 def test_alpha_blends_with_white():
     image = Image.new("RGBA", (30, 30), (0, 100, 255, 51))
-    assert squares(tensor(image), 24)[0, 0, 0].mul(255).tolist() == pytest.approx([204, 224, 255], abs=1)
+    assert encoder_views(tensor(image), 24)[0, 0, 0].mul(255).tolist() == pytest.approx([204, 224, 255], abs=1)
 
 
 def test_opaque_alpha_changes_nothing():
     rgb = picture(301, 420)
     rgba = rgb.copy()
     rgba.putalpha(255)
-    assert torch.equal(squares(tensor(rgba), 224), squares(tensor(rgb), 224))
+    assert torch.equal(encoder_views(tensor(rgba), 224), encoder_views(tensor(rgb), 224))
 
 
 def test_grey():
     grey = picture(301, 420, "L")
-    assert torch.equal(squares(tensor(grey), 224), squares(tensor(grey.convert("RGB")), 224))
+    assert torch.equal(encoder_views(tensor(grey), 224), encoder_views(tensor(grey.convert("RGB")), 224))
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "CMYK", "YCbCr", "I;16", "I", "F"])
@@ -198,4 +200,4 @@ def test_values_out_of_range_are_cut():
 @pytest.mark.parametrize("shape", [(0, 8, 8, 3), (1, 0, 8, 3), (1, 8, 0, 3), (8, 8, 3)])
 def test_no_pixels(shape):
     with pytest.raises(ValueError, match=r"the reference has no pixels \(shape"):
-        squares(torch.zeros(shape), 224)
+        encoder_views(torch.zeros(shape), 224)

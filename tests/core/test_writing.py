@@ -1,14 +1,11 @@
 """Writes that fail leave the old file as it was."""
 
 import os
-import resource
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,18 +14,8 @@ from safetensors.torch import save_file
 
 from ipadapter_core import write_adapter
 from ipadapter_core.files.whole import whole
+from tests.support.limits import file_size_limit, without_root
 from tests.support.published import small
-
-
-@contextmanager
-def file_size_limit(size: int) -> Iterator[None]:
-    """Writes past `size` bytes of a file fail, as on a full disk."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
 def test_write_that_runs_out_of_space_leaves_the_old_file(tmp_path):
@@ -39,18 +26,6 @@ def test_write_that_runs_out_of_space_leaves_the_old_file(tmp_path):
         write_adapter(path, {"image_proj.big": torch.zeros(1 << 20)}, {})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
-
-
-@contextmanager
-def without_root() -> Iterator[None]:
-    """Permissions do not bind root."""
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(user)
 
 
 def test_read_only_folder_leaves_the_old_file():
@@ -111,7 +86,9 @@ def test_kill_in_the_middle_leaves_the_old_file_and_a_hidden_one_that_is_written
     left.chmod(0o400)
     with whole(path) as part:
         part.write_bytes(b"new")
+        written = part.stat().st_ino
     assert path.read_bytes() == b"new"
+    assert path.stat().st_ino == written  # renamed, not copied
     assert list(tmp_path.iterdir()) == [path]
 
 

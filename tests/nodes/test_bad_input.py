@@ -56,13 +56,13 @@ def encoder(pooled: int = 1024, hidden: int = 1280) -> comfy.clip_vision.ClipVis
 @torch.inference_mode()  # as ComfyUI runs nodes
 def encode(image: Tensor, crop: str = "centre", mask: Tensor | None = None, using: Any = None) -> tuple[Any, Tensor]:
     """The node: an image prompt and what the encoder saw."""
-    return image_prompt.EncodeImagePrompt.execute(using or encoder(), image, crop, mask).result
+    return host.part("nodes.forms.encode").EncodeImagePrompt.execute(using or encoder(), image, crop, mask).result
 
 
 @torch.inference_mode()
 def load(name: str) -> Any:
     """The node: an adapter from a file in models/ipadapter."""
-    return adapters.LoadAdapter.execute(name).result[0]
+    return host.part("nodes.forms.load_adapter").LoadAdapter.execute(name).result[0]
 
 
 @torch.inference_mode()
@@ -170,9 +170,9 @@ def test_code_in_a_pickle_never_runs(folder: Path) -> None:
 def test_missing_file(folder: Path, nothing_lost: None) -> None:
     with refusal("'gone.safetensors' was not found", str(folder), GOOD):
         load("gone.safetensors")
-    assert adapters.LoadAdapter.fingerprint_inputs(GOOD)
+    assert host.part("nodes.forms.load_adapter").LoadAdapter.fingerprint_inputs(GOOD)
     with refusal("'gone.safetensors' was not found", str(folder), GOOD):
-        adapters.LoadAdapter.fingerprint_inputs("gone.safetensors")
+        host.part("nodes.forms.load_adapter").LoadAdapter.fingerprint_inputs("gone.safetensors")
 
 
 @pytest.mark.parametrize("name", ["../outside.safetensors", "/etc/hostname"])
@@ -234,7 +234,7 @@ def test_model_without_cross_attention(nothing_lost: None) -> None:
             )  # fmt: skip
 
     before = sampled()
-    with refusal("Flux", "has no cross-attention layers", "use a UNet model (SD1.5, SD2, SDXL)"):
+    with refusal("Flux", "has no cross-attention layers", "use a UNet model (SD1.5, SD2, SDXL, Kolors)"):
         apply(load(GOOD), encode(reference())[0], to=flux)
     assert torch.equal(sampled(), before)
 

@@ -158,6 +158,7 @@ def test_the_start_is_exact() -> None:
     assert equal == sorted(equal, reverse=True)
 
 
+@pytest.mark.clock
 def test_apply_takes_no_time() -> None:
     model, prompt = models.comfy_model("SD15", 320), models.Features.random()
     loaded = models.loaded_adapter(models.adapter_weights("plus", model))

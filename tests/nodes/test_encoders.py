@@ -146,9 +146,9 @@ def test_unchanged_file_is_read_once_and_a_changed_one_again(folder):
     first = encoders.load_encoder(path.name)
     assert encoders.load_encoder(path.name) is first
     assert encoders.load_encoder(path.name, "ViT-L-14") is not first
-    before = encoders.LoadEncoder.fingerprint_inputs(path.name, "auto")
+    before = host.part("nodes.forms.load_encoder").LoadEncoder.fingerprint_inputs(path.name, "auto")
     save_file(random_weights(config, seed=1) | {"more": torch.zeros(1)}, path)
-    assert encoders.LoadEncoder.fingerprint_inputs(path.name, "auto") != before
+    assert host.part("nodes.forms.load_encoder").LoadEncoder.fingerprint_inputs(path.name, "auto") != before
     second = encoders.load_encoder(path.name)
     assert second is not first
     key = "visual_projection.weight"

@@ -104,12 +104,12 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 def save(prompt: Any, family: str, name: str = "hero") -> str:
     with torch.inference_mode():  # as ComfyUI runs nodes
-        return saved_prompt.SaveImagePrompt.execute(prompt, adapter(family), name).ui["text"][0]
+        return host.part("nodes.forms.saved").SaveImagePrompt.execute(prompt, adapter(family), name).ui["text"][0]
 
 
 @torch.inference_mode()
 def load(name: str) -> Any:
-    return saved_prompt.LoadImagePrompt.execute(name).result[0]
+    return host.part("nodes.forms.saved").LoadImagePrompt.execute(name).result[0]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -195,7 +195,7 @@ def test_files_that_are_no_image_prompt(folder: Path) -> None:
 
 def combined(method: str, first: Any, second: Any, amount: float = 0.25) -> Any:
     with torch.inference_mode():
-        return combine.CombineImagePrompts.execute(first, second, method, amount).result[0]
+        return host.part("nodes.forms.combine").CombineImagePrompts.execute(first, second, method, amount).result[0]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -169,7 +169,7 @@ def test_a_guider_that_keeps_its_negatives_for_itself() -> None:
             for seed, states in known.items() if torch.equal(states[0], context)
         })  # fmt: skip
     masked, full, none = outputs
-    assert {seed: tuple(output.shape[-2:]) for seed, output in masked.items()} == {5: (16, 16), 6: (8, 16), 7: (8, 16)}
+    assert all(masked[seed].shape[-2:] == (8, 16) for seed in (NEGATIVE, OTHER))
     assert figures.relative(masked[NEGATIVE], full[NEGATIVE]) <= BAR < figures.relative(full[NEGATIVE], none[NEGATIVE])
     assert torch.equal(masked[OTHER], none[OTHER])
     assert figures.relative(full[OTHER], none[OTHER]) > 1e-3

@@ -23,9 +23,18 @@ from pocket.places import Places
 from pocket.training import base
 from pocket.training.data import references
 from pocket.training.judge import Verdict
-from pocket.training.spoiled import blobs
-from pocket.world.drawing import SIDE
-from pocket.world.scenes import BACKGROUND, COLOUR, COUNTS, DEVELOP, FINAL, PATTERN, SHAPE, SIZE, is_held_out
+from pocket.world.drawing import SIDE, chance, draw
+from pocket.world.scenes import (
+    BACKGROUND,
+    COLOUR,
+    DEVELOP,
+    FINAL,
+    PATTERN,
+    SHAPE,
+    SIZE,
+    is_held_out,
+    random_scenes,
+)
 from tests.support.figures import show
 from trainer.base.processor import install
 from trainer.base.sites import sites_of, unet_layers
@@ -123,18 +132,28 @@ def test_masks_share_the_picture_out() -> None:
     show("no half", unet(x, 500, text).sample, plain, 1e-5)
 
 
-def test_findings_are_read_back_and_orders_are_named_once(tmp_path: Path) -> None:
+def test_findings_are_read_back(tmp_path: Path) -> None:
     found = Findings("A title")
     found.agreements("pictures", {"some": torch.eye(5, dtype=torch.bool)}, {"more": ["1.00"]})
     found.at_least("shape", mean(torch.tensor([1.0, 0.0])), 0.97)
     found.save(tmp_path / "found.json")
     assert read_findings(tmp_path / "found.json") == found
     assert [bar.is_reached for bar in found.bars] == [False]
+
+
+def test_orders_are_named_once() -> None:
+    """A claim has one name for a set of pictures, a name means the same in every claim, and what two ask is one set."""
     claims = [command.in_world(claim, FINAL, 8) for claim in command.CLAIMS]
     orders = [order for claim in claims for order in claim.orders.values()]
     assert all(order.world == FINAL and order.count == 8 for order in orders)
-    named = {order for claim in command.CLAIMS for order in claim.orders.values()}
-    print(f"\n{len(named)} sets, {sum(order.count for order in named)} pictures in all")
+    by_name: dict[str, Order] = {}
+    for claim in command.CLAIMS:
+        assert len(set(claim.orders.values())) == len(claim.orders), claim.name
+        for name, order in claim.orders.items():
+            assert by_name.setdefault(name, order) == order, name
+    sets = set(by_name.values())
+    print(f"\n{len(sets)} sets of {len(by_name)} names, {sum(order.count for order in sets)} pictures in all")
+    assert 50 < len(sets) < len(by_name)
 
 
 class Drawn:
@@ -179,11 +198,14 @@ def test_what_was_asked_for_is_counted_as_right() -> None:
 
 
 def test_spoiled_halves_are_counted_as_none() -> None:
-    pictures, _ = blobs(64, torch.Generator().manual_seed(0), False)
-    soft = torch.nn.functional.avg_pool2d(pictures, 16).repeat_interleave(16, 2).repeat_interleave(16, 3)
-    told = regions.told(soft, slice(0, SIDE))
-    assert told.shape == (64, 3)
-    assert int(told.max()) < max(COUNTS)
+    """Noise in the lower half: there nothing is told, above it all that was drawn."""
+    generator = torch.Generator().manual_seed(0)
+    scenes = random_scenes(64, generator)
+    pictures = draw(scenes, chance(64, generator))
+    upper, lower = slice(0, SIDE // 2), slice(SIDE // 2, SIDE)
+    pictures[..., lower, :] = torch.rand(64, 3, SIDE // 2, SIDE, generator=generator)
+    assert torch.equal(regions.told(pictures, upper), regions.wanted(scenes))
+    assert torch.equal(regions.told(pictures, lower), torch.full((64, 3), -1))
 
 
 def test_the_card_is_filled_between_its_marks(tmp_path: Path) -> None:

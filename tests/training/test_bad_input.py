@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import torch
 from diffusers import UNet2DModel
 
 from ipadapter_core import write_adapter
-from tests.support import runs, tiny_models
+from tests.support import needs, runs, tiny_models
+from tests.support.limits import without_root
 from trainer.__main__ import main
 from trainer.run import checkpoint, loop
 from trainer.run import folder as run
@@ -129,7 +131,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
             ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(place)], capture_output=True
         ).returncode
     ):
-        pytest.skip("a small tmpfs needs the right to mount")
+        needs.missing("the right to mount a small tmpfs")
     yield place
     subprocess.run(["umount", str(place)], check=True)
 
@@ -147,18 +149,21 @@ def test_full_disk_keeps_the_last_good_checkpoint(folder: Path, small_disk: Path
 
 
 def test_folder_that_cannot_be_written(folder: Path, tmp_path: Path) -> None:
-    place = tmp_path / "shut"
-    place.mkdir()
-    (place / "file").touch()
-    config = _with_folder(load_config(folder / "good.toml"), place / "file" / "run")
+    (tmp_path / "file").touch()
+    config = _with_folder(load_config(folder / "good.toml"), tmp_path / "file" / "run")
     with pytest.raises(ValueError, match="cannot be written") as found:
         run.start(config)
     print(f"\n{found.value}")
-    if os.geteuid() == 0:
-        return  # root writes everywhere
-    place.chmod(0o500)
-    with pytest.raises(ValueError, match="cannot be written"):
-        run.start(_with_folder(config, place / "run"))
+
+
+def test_folder_that_is_closed(folder: Path) -> None:
+    config = load_config(folder / "good.toml")
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to other users
+        place = Path(name)
+        place.chmod(0o555)
+        with without_root(), pytest.raises(ValueError, match="cannot be written"):
+            run.start(_with_folder(config, place / "run"))
+        assert list(place.iterdir()) == []
 
 
 def _with_folder(config: Config, place: Path) -> Config:

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-insightface = pytest.importorskip("insightface")
-face_models = pytest.importorskip("tools.face_models")
+from tests.support import needs
+
+insightface = needs.module("insightface")
+face_models = needs.module("tools.face_models")
 
 from insightface.app import FaceAnalysis  # noqa: E402
 from insightface.utils import face_align  # noqa: E402

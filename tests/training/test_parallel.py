@@ -69,6 +69,24 @@ def test_losses_equal_one_process(
     assert all(abs(size - whole / 2) <= 64 if is_parted else size == whole for size in sizes)
 
 
+SAYS_WHERE = """
+import sys, deepspeed
+from trainer.__main__ import main
+for one in (deepspeed.utils.logger, *deepspeed.utils.logger.handlers):
+    one.setLevel("INFO")
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("is_offloaded", [True, False])
+def test_the_optimiser_is_offloaded_where_it_is_asked_for(is_offloaded: bool, tmp_path: Path) -> None:
+    """Losses cannot show it: DeepSpeed's own word."""
+    run = {"steps": 1, "parallel": "zero2", "offload_optimiser": is_offloaded}
+    path = runs.write_config(runs.tiny_config(tmp_path, run=run), tmp_path / "config.toml")
+    output = runs.run("train", path, program=("-c", SAYS_WHERE))
+    assert f"CPU Offload: {is_offloaded}" in output, output
+
+
 def test_accelerate_launch_does_the_same(alone: tuple[Path, Config, dict[int, float], int]) -> None:
     folder, config, wanted, _ = alone
     run = dataclasses.replace(config.run, folder=str(folder / "launched"), processes=2, batch_size=2, parallel="ddp")

@@ -56,4 +56,5 @@ def test_interrupt_saves_and_stops(processes: int, tmp_path: Path) -> None:
     assert "stopped and saved at step" in output
     saved = checkpoint.read(newest)
     assert saved.step == max(runs.losses(tmp_path / "run"))
+    assert saved.weights
     assert all(torch.isfinite(value).all() for value in saved.weights.values())

@@ -42,14 +42,31 @@ def test_every_base_and_prediction(kind: str, prediction: str, tmp_path: Path) -
     place = train(config)
     found = runs.losses(place)
     print(f"\n{kind}, {prediction}: {found}")
+    assert found.keys() == {1, 2}
     assert all(loss == loss and loss > 0 for loss in found.values())
     assert detect(read_adapter(checkpoint.latest(place) / checkpoint.ADAPTER).tensors).family == "base"  # type: ignore[operator]
 
 
-def test_gradient_checkpointing_changes_nothing(tmp_path: Path) -> None:
+def kept_bytes(config: Config) -> tuple[dict[int, float], int]:
+    """A training's losses, and the bytes that its forward passes kept for backward."""
+    kept = 0
+
+    def pack(value: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        kept += value.nbytes
+        return value
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+        return runs.losses(train(config)), kept
+
+
+def test_gradient_checkpointing_keeps_less_and_changes_nothing(tmp_path: Path) -> None:
     config = runs.tiny_config(tmp_path, run={"steps": 3})
-    plain = runs.losses(train(config))
-    saved = runs.losses(train(with_run(config, folder=str(tmp_path / "saved"), gradient_checkpointing=True)))
+    plain, whole = kept_bytes(config)
+    saved, less = kept_bytes(with_run(config, folder=str(tmp_path / "saved"), gradient_checkpointing=True))
+    print(f"\nkept for backward: {whole / 2**20:.1f} MiB, with checkpointing {less / 2**20:.1f}")
+    assert less < 0.6 * whole
+    assert plain.keys() == saved.keys() == {1, 2, 3}
     largest = max(abs(plain[step] - saved[step]) for step in plain)
     print(f"\nlargest difference of a loss {largest:.1e}")
     assert largest <= 1e-6
@@ -65,7 +82,7 @@ def test_low_precision_keeps_trained_weights_in_fp32(precision: str, tmp_path: P
     largest = max(abs(exact[step] - loss) / exact[step] for step, loss in runs.losses(place).items())
     print(f"\n{precision}: largest relative difference of a loss {largest:.1e}")
     assert largest < 0.05
-    assert all(value.dtype == torch.float32 for value in runs.final_state(place).values())
+    assert {value.dtype for value in runs.final_state(place).values()} == {torch.float32}
 
 
 def test_the_ema_is_what_the_file_holds(tmp_path: Path) -> None:
@@ -103,6 +120,8 @@ def test_starting_from_an_adapter_file(tmp_path: Path) -> None:
     newest = checkpoint.latest(train(still))
     assert newest is not None
     before, after = checkpoint.read(first).weights, checkpoint.read(newest).weights
+    assert before.keys() == after.keys()
+    assert before
     assert all(torch.equal(after[key], value) for key, value in before.items())
 
 
@@ -117,7 +136,9 @@ def test_seeing_that_it_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str
     held_out = [line["held_out_loss"] for line in lines if "held_out_loss" in line]
     assert len(held_out) == 2
     names = {"loss", "loss/plain", "gradient_norm", "samples_per_second", "data_wait", "learning_rate"}
-    assert all(names <= line.keys() for line in lines if "loss" in line)
+    trained = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in trained] == [1, 2, 3, 4]
+    assert all(names <= line.keys() for line in trained)
     assert list((place / "tensorboard").glob("events*"))
     with Image.open(place / "samples" / "step-00000004.png") as sheet:
         assert sheet.size == (64 * 4, 14 + 64 * 2)  # reference, image only, one prompt at two weights; two rows

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tools.graphs.published import SD15, VIT_H, Graph, Link, Node
+from tools.graphs.graph import Graph, Link, Node
+from tools.graphs.published import SD15, VIT_H
 
 PLUS_FACE = "ip-adapter-plus-face_sd15.safetensors"
 FACE_ID_PLUS = "ip-adapter-faceid-plusv2_sd15.bin"
@@ -34,13 +35,11 @@ def one_face(name: str, adapter_file: str, shown: str, text: str, weight: float,
     encoder = graph.add(0, "ImagePromptLoadEncoder", weights=VIT_H)
     person = graph.picture(0, "Person")
     encoded = faces(graph, 1, "Encode Faces", encoder["encoder"], person)
-    positive, negative = graph.texts(1, checkpoint["CLIP"], text)
+    texts = graph.texts(1, checkpoint["CLIP"], text)
     latent = graph.empty(1)
-    links = {"model": checkpoint["MODEL"], "adapter": adapter["adapter"], "image_prompt": encoded["image prompt"]}
-    model = graph.add(2, "ImagePromptApply", **links, weight=weight)["MODEL"]
+    model = graph.apply(2, checkpoint["MODEL"], adapter, encoded, weight=weight)
     graph.add(2, "PreviewImage", "Face that was found", 300, images=encoded[shown])
-    links = {"model": model, "positive": positive, "negative": negative, "latent_image": latent}
-    graph.sample(3, name, checkpoint["VAE"], **links)
+    graph.sample(3, name, checkpoint["VAE"], model, texts, latent)
     return graph
 
 
@@ -76,15 +75,13 @@ def two_faces() -> Graph:
     encoded = {
         side: faces(graph, 2, f"Encode face, {side}", encoder["encoder"], person) for side, person in people.items()
     }
-    positive, negative = graph.texts(2, checkpoint["CLIP"], "two friends at a table, best quality")
+    texts = graph.texts(2, checkpoint["CLIP"], "two friends at a table, best quality")
     latent = graph.empty(2)
     masks = {"left": left, "right": graph.add(2, "InvertMask", "Right half", mask=left)["MASK"]}
     model = checkpoint["MODEL"]
     for side, prompt in encoded.items():
-        links = {"model": model, "adapter": adapter["adapter"], "image_prompt": prompt["image prompt"]}
-        model = graph.add(3, "ImagePromptApply", f"Apply {side}", **links, mask=masks[side], weight=0.8)["MODEL"]
-    links = {"model": model, "positive": positive, "negative": negative, "latent_image": latent}
-    graph.sample(4, "two_faces", checkpoint["VAE"], **links)
+        model = graph.apply(3, model, adapter, prompt, f"Apply {side}", mask=masks[side], weight=0.8)
+    graph.sample(4, "two_faces", checkpoint["VAE"], model, texts, latent)
     return graph
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ipadapter_core.facts.presets import MIDDLE_OFF
 from pocket.world.settings import GUIDANCE, HALF_WEIGHT, SILHOUETTE_WEIGHT, TEXT_WEIGHT
-from tools.graphs.published import Graph, Link, Node
+from tools.graphs.graph import Graph, Link, Node, Texts
 
 ADAPTER, PLUS = "pocket.safetensors", "pocket_plus.safetensors"
 ENCODER, STICKER = "pocket/", "pocket_sticker.safetensors"
@@ -28,12 +28,12 @@ class PocketGraph(Graph):
         scene = dict(zip(names, attributes, strict=True))
         return self.add(column, "ImagePromptPocketPicture", title, 430, **scene, seed=seed)
 
-    def prompted(self, column: int, model: Link, picture: Node, title: str | None = None, **settings: Any) -> Link:
-        """Image Prompt with the global adapter, unless `settings` name another."""
-        settings = {"adapter": ADAPTER, "encoder": ENCODER} | settings
-        return self.add(column, "ImagePrompt", title, model=model, image=picture["picture"], **settings)["MODEL"]
+    def prompted(
+        self, column: int, model: Link, picture: Node, title: str | None = None, adapter: str = ADAPTER, **settings: Any
+    ) -> Link:
+        return self.image_prompt(column, model, picture["picture"], adapter, ENCODER, title, **settings)
 
-    def said(self, column: int, clip: Link, words: str) -> tuple[Link, Link]:
+    def said(self, column: int, clip: Link, words: str) -> Texts:
         """What is wanted, and the empty text."""
         wanted = self.add(column, "CLIPTextEncode", "Text", 110, text=words, clip=clip)
         nothing = self.add(column, "CLIPTextEncode", "No text", 110, text="", clip=clip)
@@ -43,16 +43,22 @@ class PocketGraph(Graph):
         return self.add(column, "EmptyLatentImage", width=SIDE, height=SIDE, batch_size=count)["LATENT"]
 
     def result(
-        self, column: int, name: str, vae: Link, title: str | None = None, tall: int = 400, **links: Link
+        self,
+        column: int,
+        name: str,
+        vae: Link,
+        model: Link,
+        texts: Texts,
+        latent: Link,
+        title: str | None = None,
+        tall: int = 400,
     ) -> None:
         """Sampler, decoder and what is saved, in three columns; enlarged, since the page shows pictures as they are."""
         settings = {"seed": 42, "steps": 20, "cfg": GUIDANCE, "sampler_name": "ddim", "scheduler": "ddim_uniform"}
-        sampler = self.add(column, "KSampler", None, **links, **settings, denoise=1.0)
-        decoded = self.add(column + 1, "VAEDecode", samples=sampler["LATENT"], vae=vae)
+        images = self.decoded(column, vae, model, texts, latent, **settings, denoise=1.0)
         larger = {"upscale_method": "lanczos", "scale_by": 4.0}
-        enlarged = self.add(column + 1, "ImageScaleBy", "Enlarge", image=decoded["IMAGE"], **larger)
-        links = {"images": enlarged["IMAGE"]}
-        self.add(column + 2, "SaveImage", title, tall, **links, filename_prefix=f"image_prompt/{name}")
+        enlarged = self.add(column + 1, "ImageScaleBy", "Enlarge", image=images, **larger)["IMAGE"]
+        self.add(column + 2, "SaveImage", title, tall, images=enlarged, filename_prefix=f"image_prompt/{name}")
 
 
 def pocket_image_prompt() -> Graph:
@@ -66,9 +72,8 @@ def pocket_image_prompt() -> Graph:
     pocket = graph.load()
     reference = graph.drawn(0, "Reference", "moon", "purple", "mint", "stripes", "big")
     model = graph.prompted(1, pocket["MODEL"], reference)
-    positive, negative = graph.said(1, pocket["CLIP"], "")
-    links = {"model": model, "positive": positive, "negative": negative, "latent_image": graph.latents(1)}
-    graph.result(2, "pocket_image_prompt", pocket["VAE"], **links)
+    texts = graph.said(1, pocket["CLIP"], "")
+    graph.result(2, "pocket_image_prompt", pocket["VAE"], model, texts, graph.latents(1))
     return graph
 
 
@@ -84,9 +89,8 @@ def pocket_image_and_text() -> Graph:
     pocket = graph.load()
     reference = graph.drawn(0, "Reference", "star", "yellow", "sky", "stripes", "big")
     model = graph.prompted(1, pocket["MODEL"], reference, weight=TEXT_WEIGHT, **BESIDE)
-    positive, negative = graph.said(1, pocket["CLIP"], "a heart")
-    links = {"model": model, "positive": positive, "negative": negative, "latent_image": graph.latents(1)}
-    graph.result(2, "pocket_image_and_text", pocket["VAE"], **links)
+    texts = graph.said(1, pocket["CLIP"], "a heart")
+    graph.result(2, "pocket_image_and_text", pocket["VAE"], model, texts, graph.latents(1))
     return graph
 
 
@@ -103,16 +107,12 @@ def pocket_weights() -> Graph:
     encoder = graph.add(0, "ImagePromptLoadEncoder", weights=ENCODER)
     reference = graph.drawn(0, "Reference", "square", "blue", "orange", "checks", "big")
     encoded = graph.add(1, "ImagePromptEncode", encoder=encoder["encoder"], image=reference["picture"])
-    positive, negative = graph.said(1, pocket["CLIP"], "a ring")
+    texts = graph.said(1, pocket["CLIP"], "a ring")
     latent = graph.latents(1, 1)
     for weight in SWEEP:
-        links = {"adapter": adapter["adapter"], "image_prompt": encoded["image prompt"]}
         title = f"Weight {weight:g}"
-        applied = graph.add(
-            2, "ImagePromptApply", f"Apply, {title.lower()}", model=pocket["MODEL"], **links, weight=weight
-        )
-        links = {"model": applied["MODEL"], "positive": positive, "negative": negative, "latent_image": latent}
-        graph.result(3, f"pocket_weight_{weight:g}", pocket["VAE"], title, 262, **links)
+        model = graph.apply(2, pocket["MODEL"], adapter, encoded, f"Apply, {title.lower()}", weight=weight)
+        graph.result(3, f"pocket_weight_{weight:g}", pocket["VAE"], model, texts, latent, title, 262)
     return graph
 
 
@@ -126,13 +126,12 @@ def pocket_fine_grained() -> Graph:
     )
     pocket = graph.load()
     reference = graph.drawn(0, "Reference", "triangle", "purple", "orange", "dots", "small", seed=OFF_CENTRE)
-    positive, negative = graph.said(1, pocket["CLIP"], "")
+    texts = graph.said(1, pocket["CLIP"], "")
     latent = graph.latents(1)
     for kind, adapter in (("global", ADAPTER), ("fine-grained", PLUS)):
         title = kind.capitalize()
         model = graph.prompted(2, pocket["MODEL"], reference, title, adapter=adapter)
-        links = {"model": model, "positive": positive, "negative": negative, "latent_image": latent}
-        graph.result(3, f"pocket_{kind.replace('-', '_')}", pocket["VAE"], title, **links)
+        graph.result(3, f"pocket_{kind.replace('-', '_')}", pocket["VAE"], model, texts, latent, title)
     return graph
 
 
@@ -159,9 +158,8 @@ def pocket_two_references() -> Graph:
         model = graph.prompted(
             3, model, reference, f"{side.capitalize()} half", adapter=PLUS, weight=HALF_WEIGHT, mask=masks[side]
         )
-    positive, negative = graph.said(2, pocket["CLIP"], "")
-    links = {"model": model, "positive": positive, "negative": negative, "latent_image": graph.latents(2)}
-    graph.result(4, "pocket_two_references", pocket["VAE"], **links)
+    texts = graph.said(2, pocket["CLIP"], "")
+    graph.result(4, "pocket_two_references", pocket["VAE"], model, texts, graph.latents(2))
     return graph
 
 
@@ -177,11 +175,10 @@ def pocket_controlnet() -> Graph:
     structure = graph.drawn(0, "Structure", "heart", "black", "white", "plain", "big", seed=3)
     reference = graph.drawn(0, "Reference", "ring", "blue", "orange", "stripes", "big")
     model = graph.prompted(2, pocket["MODEL"], reference, weight=SILHOUETTE_WEIGHT, **BESIDE)
-    positive, negative = graph.said(1, pocket["CLIP"], "")
+    texts = graph.said(1, pocket["CLIP"], "")
     links = {"control_net": pocket["CONTROL_NET"], "image": structure["silhouette"]}
-    applied = graph.add(2, "ControlNetApplyAdvanced", positive=positive, negative=negative, **links)
-    links = {"positive": applied["positive"], "negative": negative, "latent_image": graph.latents(2)}
-    graph.result(3, "pocket_controlnet", pocket["VAE"], model=model, **links)
+    applied = graph.add(2, "ControlNetApplyAdvanced", positive=texts[0], negative=texts[1], **links)
+    graph.result(3, "pocket_controlnet", pocket["VAE"], model, (applied["positive"], texts[1]), graph.latents(2))
     return graph
 
 
@@ -197,9 +194,8 @@ def pocket_other_look() -> Graph:
     reference = graph.drawn(0, "Reference", "cross", "green", "pink", "dots", "big")
     tuned = graph.add(1, "LoraLoaderModelOnly", model=pocket["MODEL"], lora_name=STICKER, strength_model=1.0)
     model = graph.prompted(1, tuned["MODEL"], reference)
-    positive, negative = graph.said(1, pocket["CLIP"], "")
-    links = {"model": model, "positive": positive, "negative": negative, "latent_image": graph.latents(1)}
-    graph.result(2, "pocket_other_look", pocket["VAE"], **links)
+    texts = graph.said(1, pocket["CLIP"], "")
+    graph.result(2, "pocket_other_look", pocket["VAE"], model, texts, graph.latents(1))
     return graph
 
 

@@ -1,9 +1,8 @@
-"""The graphs of workflows/, as tables: nodes in columns, their values and links. `tools.workflows` writes the files."""
+"""The graphs of workflows/ on published models. `tools.workflows` writes the files."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from tools.graphs.graph import Graph
 
 HUB = "https://huggingface.co/"
 SD15 = "v1-5-pruned-emaonly-fp16.safetensors"
@@ -25,76 +24,6 @@ MODELS = {
     CANNY: ("controlnet", f"comfyanonymous/ControlNet-v1-1_fp16_safetensors/resolve/main/{CANNY}"),
     T2I_CANNY: ("controlnet", f"TencentARC/T2I-Adapter/resolve/main/models/{T2I_CANNY}"),
 }
-PICTURE = "example.png"  # the one picture in every ComfyUI's input/
-NEGATIVE = "lowres, blurry, deformed, watermark"
-
-
-Link = tuple[int, str]  # a node's number and the name of its output
-
-
-@dataclass(frozen=True)
-class Node:
-    """A node: its values and links by input name; links are made by indexing a node."""
-
-    number: int
-    kind: str
-    column: int
-    title: str | None
-    tall: int | None
-    inputs: dict[str, Any]
-
-    def __getitem__(self, output: str) -> Link:
-        return self.number, output
-
-
-@dataclass
-class Graph:
-    """A graph in the making."""
-
-    nodes: list[Node] = field(default_factory=list)
-
-    def add(self, column: int, kind: str, title: str | None = None, tall: int | None = None, /, **inputs: Any) -> Node:
-        """A node in a column, below those that are there; `tall` in pixels where its content does not say."""
-        self.nodes.append(Node(len(self.nodes) + 1, kind, column, title, tall, inputs))
-        return self.nodes[-1]
-
-    def note(self, text: str, tall: int = 130) -> None:
-        self.add(0, "MarkdownNote", "About this workflow", tall, text=text)
-
-    def picture(self, column: int, title: str) -> Node:
-        return self.add(column, "LoadImage", title, 330, image=PICTURE)
-
-    def texts(self, column: int, clip: Link, positive: str) -> tuple[Link, Link]:
-        """What is wanted and what is not."""
-        wanted = self.add(column, "CLIPTextEncode", "Text", 110, text=positive, clip=clip)
-        avoided = self.add(column, "CLIPTextEncode", "Text to avoid", 110, text=NEGATIVE, clip=clip)
-        return wanted["CONDITIONING"], avoided["CONDITIONING"]
-
-    def empty(self, column: int, size: int = 512) -> Link:
-        return self.add(column, "EmptyLatentImage", width=size, height=size)["LATENT"]
-
-    def image_prompt(self, column: int, model: Link, picture: Node) -> Link:
-        return self.add(column, "ImagePrompt", model=model, image=picture["IMAGE"], adapter=BASE, encoder=VIT_H)[
-            "MODEL"
-        ]
-
-    def resized(self, column: int, picture: Node) -> Link:
-        settings = {"upscale_method": "lanczos", "width": 512, "height": 512, "crop": "center"}
-        return self.add(column, "ImageScale", "Resize", image=picture["IMAGE"], **settings)["IMAGE"]
-
-    def half_mask(self, column: int, titles: tuple[str, str, str], size: tuple[int, int], at: tuple[int, int]) -> Link:
-        """A white rectangle on black, in this column and the next."""
-        black = self.add(column, "SolidMask", titles[0], value=0.0, width=512, height=512)
-        white = self.add(column, "SolidMask", titles[1], value=1.0, width=size[0], height=size[1])
-        links = {"destination": black["MASK"], "source": white["MASK"]}
-        return self.add(column + 1, "MaskComposite", titles[2], **links, x=at[0], y=at[1], operation="add")["MASK"]
-
-    def sample(self, column: int, name: str, vae: Link, denoise: float = 1.0, **links: Link) -> None:
-        """Sampler, decoder and what is saved, in three columns."""
-        settings = {"seed": 42, "steps": 30, "cfg": 7.5, "sampler_name": "dpmpp_2m", "scheduler": "karras"}
-        sampler = self.add(column, "KSampler", **links, **settings, denoise=denoise)
-        decoded = self.add(column + 1, "VAEDecode", samples=sampler["LATENT"], vae=vae)
-        self.add(column + 2, "SaveImage", None, 400, images=decoded["IMAGE"], filename_prefix=f"image_prompt/{name}")
 
 
 def image_prompt() -> Graph:
@@ -106,10 +35,9 @@ def image_prompt() -> Graph:
     )
     checkpoint = graph.add(0, "CheckpointLoaderSimple", ckpt_name=SD15)
     reference = graph.picture(0, "Reference")
-    model = graph.image_prompt(1, checkpoint["MODEL"], reference)
-    positive, negative = graph.texts(1, checkpoint["CLIP"], "")
-    links = {"model": model, "positive": positive, "negative": negative, "latent_image": graph.empty(1)}
-    graph.sample(2, "image_prompt", checkpoint["VAE"], **links)
+    model = graph.image_prompt(1, checkpoint["MODEL"], reference["IMAGE"], BASE, VIT_H)
+    texts = graph.texts(1, checkpoint["CLIP"], "")
+    graph.sample(2, "image_prompt", checkpoint["VAE"], model, texts, graph.empty(1))
     return graph
 
 
@@ -125,13 +53,11 @@ def image_and_text() -> Graph:
     encoder = graph.add(0, "ImagePromptLoadEncoder", weights=VIT_H)
     reference = graph.picture(0, "Reference")
     encoded = graph.add(1, "ImagePromptEncode", encoder=encoder["encoder"], image=reference["IMAGE"])
-    positive, negative = graph.texts(1, checkpoint["CLIP"], "in a snowy forest at night, best quality")
+    texts = graph.texts(1, checkpoint["CLIP"], "in a snowy forest at night, best quality")
     latent = graph.empty(1)
-    links = {"model": checkpoint["MODEL"], "adapter": adapter["adapter"], "image_prompt": encoded["image prompt"]}
-    model = graph.add(2, "ImagePromptApply", **links, weight=0.6)["MODEL"]
+    model = graph.apply(2, checkpoint["MODEL"], adapter, encoded, weight=0.6)
     graph.add(2, "PreviewImage", "Seen", 300, images=encoded["seen"])
-    links = {"model": model, "positive": positive, "negative": negative, "latent_image": latent}
-    graph.sample(3, "image_and_text", checkpoint["VAE"], **links)
+    graph.sample(3, "image_and_text", checkpoint["VAE"], model, texts, latent)
     return graph
 
 
@@ -144,14 +70,13 @@ def controlled(name: str, net: str, kind: str, note: str) -> Graph:
     structure = graph.picture(0, "Structure")
     reference = graph.picture(1, "Reference")
     resized = graph.resized(1, structure)
-    model = graph.image_prompt(2, checkpoint["MODEL"], reference)
-    positive, negative = graph.texts(2, checkpoint["CLIP"], "best quality")
+    model = graph.image_prompt(2, checkpoint["MODEL"], reference["IMAGE"], BASE, VIT_H)
+    texts = graph.texts(2, checkpoint["CLIP"], "best quality")
     edges = graph.add(2, "Canny", image=resized, low_threshold=0.2, high_threshold=0.6)
-    links = {"positive": positive, "negative": negative, "control_net": control["CONTROL_NET"], "image": edges["IMAGE"]}
+    links = {"positive": texts[0], "negative": texts[1], "control_net": control["CONTROL_NET"], "image": edges["IMAGE"]}
     applied = graph.add(3, "ControlNetApplyAdvanced", f"Apply {kind}", **links, strength=0.8)
     latent = graph.empty(3)
-    links = {"positive": applied["positive"], "negative": applied["negative"], "latent_image": latent}
-    graph.sample(4, name, checkpoint["VAE"], model=model, **links)
+    graph.sample(4, name, checkpoint["VAE"], model, (applied["positive"], applied["negative"]), latent)
     return graph
 
 
@@ -188,15 +113,13 @@ def two_references() -> Graph:
         side: graph.add(2, "ImagePromptEncode", f"Encode {side}", encoder=encoder["encoder"], image=picture["IMAGE"])
         for side, picture in pictures.items()
     }
-    positive, negative = graph.texts(2, checkpoint["CLIP"], "best quality")
+    texts = graph.texts(2, checkpoint["CLIP"], "best quality")
     latent = graph.empty(2)
     masks = {"left": left, "right": graph.add(2, "InvertMask", "Right half", mask=left)["MASK"]}
     model = checkpoint["MODEL"]
     for side, encoded in prompts.items():
-        links = {"model": model, "adapter": adapter["adapter"], "image_prompt": encoded["image prompt"]}
-        model = graph.add(3, "ImagePromptApply", f"Apply {side}", **links, mask=masks[side], weight=0.8)["MODEL"]
-    links = {"model": model, "positive": positive, "negative": negative, "latent_image": latent}
-    graph.sample(4, "two_references", checkpoint["VAE"], **links)
+        model = graph.apply(3, model, adapter, encoded, f"Apply {side}", mask=masks[side], weight=0.8)
+    graph.sample(4, "two_references", checkpoint["VAE"], model, texts, latent)
     return graph
 
 
@@ -212,12 +135,11 @@ def inpaint() -> Graph:
     reference = graph.picture(1, "Reference")
     mask = graph.half_mask(0, ("Keep", "Change", "What changes"), (256, 256), (128, 128))
     resized = graph.resized(1, picture)
-    model = graph.image_prompt(2, checkpoint["MODEL"], reference)
+    model = graph.image_prompt(2, checkpoint["MODEL"], reference["IMAGE"], BASE, VIT_H)
     encoded = graph.add(2, "VAEEncode", pixels=resized, vae=checkpoint["VAE"])
-    positive, negative = graph.texts(3, checkpoint["CLIP"], "best quality")
+    texts = graph.texts(3, checkpoint["CLIP"], "best quality")
     latent = graph.add(3, "SetLatentNoiseMask", samples=encoded["LATENT"], mask=mask)["LATENT"]
-    links = {"model": model, "positive": positive, "negative": negative, "latent_image": latent}
-    graph.sample(4, "inpaint", checkpoint["VAE"], denoise=0.9, **links)
+    graph.sample(4, "inpaint", checkpoint["VAE"], model, texts, latent, denoise=0.9)
     return graph
 
 
@@ -231,11 +153,10 @@ def image_to_image() -> Graph:
     picture = graph.picture(0, "Picture to change")
     reference = graph.picture(1, "Reference")
     resized = graph.resized(1, picture)
-    model = graph.image_prompt(2, checkpoint["MODEL"], reference)
-    positive, negative = graph.texts(2, checkpoint["CLIP"], "best quality")
+    model = graph.image_prompt(2, checkpoint["MODEL"], reference["IMAGE"], BASE, VIT_H)
+    texts = graph.texts(2, checkpoint["CLIP"], "best quality")
     latent = graph.add(2, "VAEEncode", pixels=resized, vae=checkpoint["VAE"])["LATENT"]
-    links = {"model": model, "positive": positive, "negative": negative, "latent_image": latent}
-    graph.sample(3, "image_to_image", checkpoint["VAE"], denoise=0.65, **links)
+    graph.sample(3, "image_to_image", checkpoint["VAE"], model, texts, latent, denoise=0.65)
     return graph
 
 
@@ -251,12 +172,10 @@ def sdxl() -> Graph:
     encoder = graph.add(0, "CLIPVisionLoader", clip_name=VIT_H)
     reference = graph.picture(0, "Reference")
     encoded = graph.add(1, "ImagePromptEncode", encoder=encoder["CLIP_VISION"], image=reference["IMAGE"])
-    positive, negative = graph.texts(1, checkpoint["CLIP"], "best quality")
+    texts = graph.texts(1, checkpoint["CLIP"], "best quality")
     latent = graph.empty(1, 1024)
-    links = {"model": checkpoint["MODEL"], "adapter": adapter["adapter"], "image_prompt": encoded["image prompt"]}
-    model = graph.add(2, "ImagePromptApply", **links, weight=0.7)["MODEL"]
-    links = {"model": model, "positive": positive, "negative": negative, "latent_image": latent}
-    graph.sample(3, "sdxl", checkpoint["VAE"], **links)
+    model = graph.apply(2, checkpoint["MODEL"], adapter, encoded, weight=0.7)
+    graph.sample(3, "sdxl", checkpoint["VAE"], model, texts, latent)
     return graph
 
 

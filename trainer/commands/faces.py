@@ -14,7 +14,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ipadapter_core.files.whole import whole
-from ipadapter_core.method.picture import around
+from ipadapter_core.method.picture import square_around
 
 from ..data.batch import Skipped
 from ..data.pictures import Unusable, decode
@@ -102,7 +102,7 @@ def aligned(picture: Image.Image, face: Any, size: int) -> Image.Image:
 
 def box(picture: Image.Image, face: Any, size: int) -> Image.Image:
     """The square around the face's box, black outside of the picture: for plus-face and full-face."""
-    return around(picture, tuple(face.bbox.tolist()), size)
+    return square_around(picture, tuple(face.bbox.tolist()), size)
 
 
 CROPS: dict[str, Crop] = {"aligned": aligned, "box": box}

@@ -177,6 +177,35 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Config:
     return config
 
 
+def in_folder(made: Config, sections: dict[str, dict[str, Any]]) -> Config:
+    """A config with other values, whose "{folder}" is that of the cache."""
+    folder = Path(made.data.cache).parent
+    filled = {
+        name: {key: value.format(folder=folder) if isinstance(value, str) else value for key, value in values.items()}
+        for name, values in sections.items()
+    }
+    return changed(made, **filled)
+
+
+def refuse(config: Config, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as found:
+        open_loader(config, facts(config), "pooled")
+    print(f"\n{found.value}")
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"data": {"crop": "random"}}, "a cache holds one crop of a picture"),
+        ({"data": {"cache": "{folder}/nowhere"}}, "has no samples: run python -m trainer cache"),
+    ],
+)
+def test_a_training_that_no_cache_serves_is_refused(
+    made: Config, sections: dict[str, dict[str, Any]], message: str
+) -> None:
+    refuse(in_folder(made, sections), message)
+
+
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
@@ -190,22 +219,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Config:
         ({"model": {"vae": "{folder}/other_base/vae"}}, "of its latents the autoencoder is vae"),
         ({"model": {"base": "{folder}/other_base"}}, "of its latents the autoencoder is vae"),
         ({"run": {"precision": "bf16"}}, "of its latents the precision is fp32, this training's is bf16"),
-        ({"data": {"crop": "random"}}, "a cache holds one crop of a picture"),
-        ({"data": {"cache": "{folder}/nowhere"}}, "has no samples: run python -m trainer cache"),
     ],
 )
 def test_a_cache_of_something_else_is_refused(made: Config, sections: dict[str, dict[str, Any]], message: str) -> None:
-    folder = Path(made.data.cache).parent
-    filled = {
-        name: {key: value.format(folder=folder) if isinstance(value, str) else value for key, value in values.items()}
-        for name, values in sections.items()
-    }
-    other = changed(made, **filled)
-    with pytest.raises(ValueError, match=message) as found:
-        open_loader(other, facts(other), "pooled")
-    print(f"\n{found.value}")
-    if "nowhere" in other.data.cache or other.data.crop == "random":
-        return
+    other = in_folder(made, sections)
+    refuse(other, message)
     before = files(Path(made.data.cache))
     with pytest.raises(ValueError, match="holds another cache: " + message):
         build_cache(other)

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.support import needs
 from tests.support.face_data import face_config, identities, write_faces
 from trainer.__main__ import main
 from trainer.base.frozen import Frozen
@@ -59,7 +60,7 @@ def as_shard(folder: Path) -> DataConfig:
 
 
 def as_dataset(folder: Path) -> DataConfig:
-    datasets = pytest.importorskip("datasets")
+    datasets = needs.module("datasets")
     pictures = [str(folder / f"{number}.png") for number in range(NUMBER)]
     columns = {"image": pictures, "text": ["a face"] * NUMBER, "identity": identities(NUMBER).tolist()}
     datasets.Dataset.from_dict(columns).save_to_disk(folder.parent / "dataset")
