@@ -147,13 +147,8 @@ def parser() -> argparse.ArgumentParser:
         found.set_defaults(run=run)
         return found
 
-    def with_config(found: argparse.ArgumentParser) -> None:
-        presets = ", ".join(sorted(path.stem for path in PRESETS.glob("*.toml")))
-        found.add_argument("config", metavar="CONFIG", help=f"a TOML file, or a preset: {presets}")
-        _add_set(found)
-
     found = command("train", train, "Start a training.")
-    with_config(found)
+    _add_config(found)
     found.add_argument("--processes", type=int, help="processes on this machine, instead of run.processes")
     found.add_argument("--dry-run", action="store_true", help="print the plan and stop")
 
@@ -166,16 +161,22 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("source", metavar="RUN|CHECKPOINT", type=Path)
     found.add_argument("out", metavar="OUT", type=Path, help=".safetensors, or .bin for programs that want a pickle")
     found.add_argument("--half", action="store_true", help="fp16 weights")
-    found.add_argument("--raw", action="store_true", help="the last weights, not their average")
+    found.add_argument("--raw", action="store_true", help="the last weights, not their moving average (EMA)")
 
     _add_sample(command("sample", sample, "Make pictures with an adapter; the defaults are the paper's inference."))
     _add_check(command("check", check, "Look at a dataset: sizes, captions, duplicates, what would be skipped."))
     _add_faces(
         command("faces", faces, "Find the face in each picture: its identity and crop, for FaceID and the like.")
     )
-    with_config(command("cache", cache, "Compute once what never changes: latents, image features, text states."))
-    with_config(command("plan", plan, "Print what a training would do: weights, steps, memory, files."))
+    _add_config(command("cache", cache, "Compute once what never changes: latents, image features, text states."))
+    _add_config(command("plan", plan, "Print what a training would do: weights, steps, memory, files."))
     return root
+
+
+def _add_config(found: argparse.ArgumentParser) -> None:
+    presets = ", ".join(sorted(path.stem for path in PRESETS.glob("*.toml")))
+    found.add_argument("config", metavar="CONFIG", help=f"a TOML file, or a preset: {presets}")
+    _add_set(found)
 
 
 def _add_set(found: argparse.ArgumentParser) -> None:

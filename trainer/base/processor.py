@@ -26,7 +26,7 @@ class AdapterOutput(NamedTuple):
     lora: Lora = {}
 
     def weighted(self, weight: float) -> AdapterOutput:
-        """The same at the paper's weight of the image prompt, a factor of V' (lambda, eq. 6).
+        """The same at the paper's weight of the image prompt, a factor of V' (lambda, eq. 8).
 
         The LoRA is a change of the base, so it has no weight and is there without a picture too.
         """

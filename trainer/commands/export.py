@@ -14,7 +14,7 @@ from ..step.adapter import is_appended
 def export(source: Path, out: Path, half: bool = False, raw: bool = False) -> str:
     """Write the adapter of a run (its newest checkpoint) or a checkpoint: safetensors, or a .bin pickle by the name.
 
-    half: fp16 weights, half the size. raw: the last weights where the checkpoint also keeps their average.
+    half: fp16 weights, half the size. raw: the last weights where the checkpoint also keeps their EMA.
     Returns a line about what was written. Raises ValueError when there is nothing to export or `out` cannot be written.
     """
     path = find_checkpoint(source)

@@ -80,6 +80,7 @@ class Step:
         inputs = self.inputs(batch)
         t = self.objective.time_at(batch.uniform).to(self.frozen.device)
         plain = losses(self.frozen.base, self.objective, inputs, t, adapter_output(adapter, inputs.given))
+        self.frozen.base.forget()
         return Losses(plain, plain, self.objective.noisiness(t))
 
 
