@@ -13,21 +13,22 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
 
-from ipadapter_core import Given, IPAdapter, detect, lora_of, read_adapter, resolve_variant
+from ipadapter_core import Given, IPAdapter, detect, lora_of, read_adapter, resolve_variant, write_adapter
 from tests.support import oracles, published, runs, tiny_models
 from tests.support.face_data import FAMILIES, WITH_IDENTITY, face_config
 from tests.support.figures import relative, show
-from trainer.__main__ import main
+from trainer.__main__ import main, parser
 from trainer.base.files import layout_folder, read_unet_config
 from trainer.base.frozen import Frozen
 from trainer.base.sites import sites_of
 from trainer.commands.cache import build_cache
 from trainer.commands.plan import describe, make_plan
+from trainer.commands.sample import model_and_adapter
 from trainer.run import checkpoint, loop
 from trainer.run import folder as run
-from trainer.settings.config import Config
+from trainer.settings.config import Config, ModelConfig
 from trainer.settings.load import load_config
-from trainer.step.adapter import adapter_output, load_adapter, new_adapter
+from trainer.step.adapter import NO_ENCODER, adapter_output, load_adapter, new_adapter
 from trainer.step.shape import encoder_shape
 from trainer.step.transport import TrainedAdapter
 
@@ -203,6 +204,14 @@ def test_pictures_of_a_file(name: str, tmp_path: Path, capsys: pytest.CaptureFix
     message = capsys.readouterr().err
     print(f"\n{message}")
     assert "0.png is no identity" in message
+
+
+def test_the_word_for_no_encoder_is_not_taken_for_one(tmp_path: Path) -> None:
+    path = tmp_path / "faceid.safetensors"
+    for name, encoder in ((NO_ENCODER, ModelConfig().encoder), ("ViT-L-14/openai", "ViT-L-14/openai")):
+        write_adapter(path, published.face_id(768), {"encoder": name})
+        model, _, _ = model_and_adapter(parser().parse_args(["sample", str(path), "--image", "a.png", "--base", "b"]))
+        assert model.encoder == encoder
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "zero2", "zero3"])

@@ -140,7 +140,7 @@ def fit_base(objective: Objective, is_control: bool) -> tuple[float, float, UNet
     unet, empty = tiny_models.tiny_unet(), torch.zeros(16, 1, tiny_models.CONTEXT)
     optimiser, losses = torch.optim.AdamW(unet.parameters(), lr=2e-3), []
     generator = torch.Generator().manual_seed(0)
-    for _ in range(50):
+    for _ in range(40):
         x0 = patterns()[torch.randint(2, (16,), generator=generator)]
         noise = torch.randn(16, 4, 8, 8, generator=generator)
         time = objective.time(torch.rand(16, generator=generator, dtype=torch.float64))
@@ -164,7 +164,7 @@ def patterns() -> Tensor:
 def drawn(objective: Objective, unet: UNet2DConditionModel) -> float:
     """Sample from the base: how far pictures are from the nearest pattern, mean squared."""
     x, sampler = latents(5, 16), objective.sampler()
-    sampler.set_timesteps(20, device=torch.device("cpu"))
+    sampler.set_timesteps(10, device=torch.device("cpu"))
     for time in sampler.timesteps:
         x = sampler.step(unet(x, time, torch.zeros(16, 1, tiny_models.CONTEXT)).sample, time, x).prev_sample
     return float((x[:, None] - patterns()).square().mean((2, 3, 4)).amin(1).mean())

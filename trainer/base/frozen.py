@@ -6,7 +6,6 @@ Shapes: B batch, S and F sequence and width of the image encoder's hidden states
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
 
 import torch
 from PIL import Image
@@ -15,9 +14,10 @@ from torch import Tensor
 from ipadapter_core import Encoder, Feature
 
 from ..settings.config import ModelConfig
-from .encoder import encoder_facts, load_encoder
+from .encoder import ImageEncoder, encoder_facts, load_encoder
 from .files import BaseFiles
 from .parts import Parts
+from .protocol import FrozenBase
 from .unet import UNetBase
 
 
@@ -34,12 +34,11 @@ class Frozen:
         self.model = model
         self.device, self.dtype = torch.device(device), dtype
         self.parts = Parts(self.device)
-        self.base = UNetBase(BaseFiles(model), self.parts, dtype)
+        self.base: FrozenBase = UNetBase(BaseFiles(model), self.parts, dtype)  # where another kind of base is chosen
         self._zero_states: Tensor | None = None
 
     @property
-    def encoder(self) -> Any:
-        """`ImageEncoder`."""
+    def encoder(self) -> ImageEncoder:
         name, architecture = self.model.encoder, self.model.encoder_architecture
         return self.parts.get("encoder", lambda: load_encoder(name, architecture).to(self.dtype))
 
@@ -50,8 +49,7 @@ class Frozen:
 
     def image_features(self, pictures: list[Image.Image], feature: Feature) -> Tensor:
         """Pictures to the encoder's pooled embedding [B, E] or penultimate hidden states [B, S, F]."""
-        features: Tensor = self.encoder(self.encoder.pixels(pictures).to(self.device), feature).float()
-        return features
+        return self.encoder(self.encoder.pixels(pictures).to(self.device), feature).float()
 
     def zero_states(self) -> Tensor:
         """The hidden states [1, S, F] of a picture of zeros, which stand for a dropped picture."""

@@ -19,7 +19,7 @@ from ..run import checkpoint
 from ..settings.config import Config
 from ..settings.families import trained_family
 from ..step.adapter import new_adapter, trained_parameters
-from ..step.lora import pairs
+from ..step.lora import lora_pairs
 from ..step.shape import encoder_shape
 
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
@@ -64,7 +64,7 @@ def make_plan(config: Config) -> Plan:
     return Plan(
         trained=trained,
         projection=count([adapter.image_proj]),
-        lora=count(pairs(adapter).values()),
+        lora=count(lora_pairs(adapter).values()),
         layers=len(adapter.spec.layers),
         tokens=adapter.spec.num_tokens,
         base=base_name(adapter.spec),

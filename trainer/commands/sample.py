@@ -32,7 +32,7 @@ def sample_to_file(options: argparse.Namespace) -> str:
 
     Raises ValueError when adapter, base and encoder do not fit, or a reference is no picture.
     """
-    model, file, name = _model_and_adapter(options)
+    model, file, name = model_and_adapter(options)
     device = torch.device(choose_device(options.device))
     frozen = Frozen(model, device, DTYPES[options.precision])
     sites = frozen.base.sites
@@ -60,7 +60,11 @@ def sample_to_file(options: argparse.Namespace) -> str:
     return f"{options.out}: {len(rows)} references, {options.number} pictures of each at {resolution} px"
 
 
-def _model_and_adapter(options: argparse.Namespace) -> tuple[ModelConfig, WeightsFile, str]:
+def model_and_adapter(options: argparse.Namespace) -> tuple[ModelConfig, WeightsFile, str]:
+    """The frozen parts and the adapter that the command line names, and the adapter's name for people.
+
+    Raises ValueError when there is no adapter, or its base is not known.
+    """
     model, path = ModelConfig(), Path(options.adapter)
     if path.is_dir():
         found = find_checkpoint(path)

@@ -67,10 +67,10 @@ class Training:
     def __init__(self, config: Config, run: Path, parallel: Parallel, stop: Stop) -> None:
         self.config, self.run, self.parallel, self.stop = config, run, parallel, stop
         self.frozen = Frozen(config.model, parallel.device, DTYPES[config.run.precision])
+        self.objective = build_objective(self.frozen.base.scheduler_config(), config.optimiser)
         adapter = new_adapter(config, self.frozen.base.sites, encoder_shape(config))
         self.spec = adapter.spec
         self.loader = self._open_loader()
-        self.objective = build_objective(self.frozen.base.scheduler_config(), config.optimiser)
         self.frozen.base.install(config.adapter.attention, self.spec.has_lora, config.run.gradient_checkpointing)
         self.training_step = Step(self.frozen, self.objective, self.spec, config.optimiser.noise_offset)
         parallel.prepare(TrainedAdapter(adapter))

@@ -8,6 +8,14 @@ from .families import TRAINED, trained_family
 
 def check(config: Config) -> None:
     """Raises ValueError for values out of range, and for values that exclude each other."""
+    _check_ranges(config)
+    _check_parallel(config)
+    if config.model.prediction == "flow":
+        check_flow(config.optimiser)
+    _check_family(config)
+
+
+def _check_ranges(config: Config) -> None:
     drops = (config.data.drop_text, config.data.drop_image, config.data.drop_both)
     if min(drops) < 0 or sum(drops) > 1:
         raise ValueError(
@@ -21,6 +29,18 @@ def check(config: Config) -> None:
         raise ValueError(
             f"data.resolution = {config.data.resolution} should be a multiple of 8, the autoencoder's cell"
         )
+    if not 0 <= config.optimiser.ema < 1:
+        raise ValueError(
+            f"optimiser.ema = {config.optimiser.ema} is a decay: give 0 for none, or a value below 1 like 0.9999"
+        )
+    if len(config.optimiser.betas) != 2:
+        raise ValueError(f"optimiser.betas = {list(config.optimiser.betas)} should be two numbers, like [0.9, 0.999]")
+    for tracker in config.run.trackers:
+        if tracker not in ("tensorboard", "wandb"):
+            raise ValueError(f"unknown tracker {tracker!r} in run.trackers: choose among tensorboard and wandb")
+
+
+def _check_parallel(config: Config) -> None:
     if config.run.parallel == "none" and config.run.processes > 1:
         raise ValueError(
             f"run.processes = {config.run.processes} needs run.parallel: choose ddp, zero1, zero2 or zero3"
@@ -34,22 +54,10 @@ def check(config: Config) -> None:
         raise ValueError(
             "optimiser.eight_bit and DeepSpeed exclude each other: set run.parallel to none or ddp, or leave it off"
         )
-    if not 0 <= config.optimiser.ema < 1:
-        raise ValueError(
-            f"optimiser.ema = {config.optimiser.ema} is a decay: give 0 for none, or a value below 1 like 0.9999"
-        )
     if config.optimiser.ema and is_zero and (config.run.parallel == "zero3" or config.run.precision == "fp16"):
         raise ValueError(
             "optimiser.ema needs whole fp32 weights on each process: choose zero1 or zero2 with fp32 or bf16, or ddp"
         )
-    if len(config.optimiser.betas) != 2:
-        raise ValueError(f"optimiser.betas = {list(config.optimiser.betas)} should be two numbers, like [0.9, 0.999]")
-    for tracker in config.run.trackers:
-        if tracker not in ("tensorboard", "wandb"):
-            raise ValueError(f"unknown tracker {tracker!r} in run.trackers: choose among tensorboard and wandb")
-    if config.model.prediction == "flow":
-        check_flow(config.optimiser)
-    _check_family(config)
 
 
 def check_flow(settings: OptimiserConfig) -> None:

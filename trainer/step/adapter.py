@@ -29,7 +29,7 @@ from ..base.processor import AdapterOutput, Kind
 from ..base.sites import Sites
 from ..settings.config import Config
 from ..settings.families import lora_rank
-from .lora import add_lora, load_lora, pairs
+from .lora import add_lora, load_lora, lora_pairs
 from .shape import adapter_spec
 
 NO_ENCODER = "none"  # in metadata, of an adapter that reads no image encoder
@@ -38,7 +38,7 @@ NO_ENCODER = "none"  # in metadata, of an adapter that reads no image encoder
 def adapter_output(adapter: IPAdapter, given: Given) -> AdapterOutput:
     """What the layers of a base are given for B references."""
     keys_values = adapter.keys_values(adapter.image_tokens(given))
-    return AdapterOutput(keys_values, {place: pair() for place, pair in pairs(adapter).items()})
+    return AdapterOutput(keys_values, {place: pair() for place, pair in lora_pairs(adapter).items()})
 
 
 def new_adapter(config: Config, sites: Sites, encoder: Encoder | None, **factory: Any) -> IPAdapter:
@@ -121,7 +121,7 @@ def _started(config: Config, spec: AdapterSpec, sites: Sites) -> IPAdapter:
             "change adapter.attention, or start from another file"
         )
     adapter = load_adapter(tensors, sites, metadata=file.metadata)
-    found, ranks = adapter.spec, {len(pair.down.weight) for pair in pairs(adapter).values()}
+    found, ranks = adapter.spec, {len(pair.down.weight) for pair in lora_pairs(adapter).values()}
     for name, mine, theirs, where in (
         ("family", spec.family, found.family, "adapter.family"),
         ("image feature width", spec.feature_dim, found.feature_dim, "model.encoder"),

@@ -67,7 +67,7 @@ def load_lora(adapter: IPAdapter, sites: Sites, lora: Lora, device: Any = None) 
         _put(adapter, (index, name), pair)
 
 
-def pairs(adapter: IPAdapter) -> dict[Place, Pair]:
+def lora_pairs(adapter: IPAdapter) -> dict[Place, Pair]:
     """The LoRA of an adapter by place; empty where it has none."""
     return {
         (int(index), name): getattr(layer, f"{name}_lora")

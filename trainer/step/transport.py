@@ -8,7 +8,7 @@ from ipadapter_core import Given, IPAdapter
 
 from ..base.processor import AdapterOutput
 from .adapter import adapter_output
-from .lora import pairs
+from .lora import lora_pairs
 
 
 class TrainedAdapter(nn.Module):
@@ -36,5 +36,5 @@ class TrainedAdapter(nn.Module):
         """What `forward` gave, by place."""
         found = list(zip(flat[::2], flat[1::2], strict=True))
         count = len(self.layers)
-        lora = dict(zip(pairs(self.adapter), found[count:], strict=True))
+        lora = dict(zip(lora_pairs(self.adapter), found[count:], strict=True))
         return AdapterOutput(dict(zip(self.layers, found[:count], strict=True)), lora)
