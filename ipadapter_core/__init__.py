@@ -10,9 +10,7 @@ from .facts.encoders import (
     ARCHITECTURES,
     ENCODERS,
     Encoder,
-    PublishedEncoder,
     encoder_name,
-    encoder_of,
     encoder_pixels,
     encoder_words,
 )
@@ -25,7 +23,6 @@ from .facts.variants import VARIANTS, resolve_variant
 from .files.build import build_adapter, extra_keys, layer_widths
 from .files.describe import describe, licence, needs
 from .files.encoders import (
-    EncoderFile,
     encoder_of_open_clip,
     encoder_of_weights,
     image_tower,
@@ -72,7 +69,6 @@ __all__ = [
     "Base",
     "Curve",
     "Encoder",
-    "EncoderFile",
     "FaceCrop",
     "Family",
     "Feature",
@@ -87,7 +83,6 @@ __all__ = [
     "LinearProjection",
     "Lora",
     "MLPProjection",
-    "PublishedEncoder",
     "ResamplerProjection",
     "Site",
     "WeightsFile",
@@ -102,7 +97,6 @@ __all__ = [
     "describe",
     "detect",
     "encoder_name",
-    "encoder_of",
     "encoder_of_open_clip",
     "encoder_of_weights",
     "encoder_pixels",
