@@ -31,7 +31,7 @@ from .files.encoders import (
     to_open_clip,
 )
 from .files.read import WeightsFile, read_adapter, read_weights
-from .files.write import write_adapter, write_pickle
+from .files.write import write_pickle, write_safetensors
 from .method.adapter import IPAdapter
 from .method.attention import (
     ImageKV,
@@ -119,6 +119,6 @@ __all__ = [
     "resolve_variant",
     "to_open_clip",
     "unet_sites",
-    "write_adapter",
     "write_pickle",
+    "write_safetensors",
 ]

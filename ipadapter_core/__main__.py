@@ -23,7 +23,7 @@ from .facts.variants import AUTO, VARIANTS, resolve_variant
 from .files.build import build_adapter, extra_keys
 from .files.describe import family, licence, needs
 from .files.read import WeightsFile, find_adapter, read_adapter, read_weights
-from .files.write import write_adapter, write_pickle
+from .files.write import write_pickle, write_safetensors
 
 TEXT_PROJECTION = "encoder_hid_proj."
 
@@ -74,7 +74,7 @@ def convert(source: Path, target: Path, text_projection: Path | None = None) -> 
     if target.suffix == ".bin":
         write_pickle(target, tensors)
     else:
-        write_adapter(target, tensors, file.metadata)
+        write_safetensors(target, tensors, file.metadata)
     lost = (
         " (its metadata are left out: a pickle has no place for them)"
         if target.suffix == ".bin" and file.metadata

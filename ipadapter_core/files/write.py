@@ -1,4 +1,4 @@
-"""Adapter files in the two layouts that are published, each written whole or not at all."""
+"""Weights as files, in the two layouts that adapters are published in, each written whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch import Tensor
 from .whole import whole
 
 
-def write_adapter(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write an adapter as safetensors in the published layout, atomically.
+def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write named tensors as safetensors, an adapter's by the published names, atomically.
 
     The old file stays until the new one is whole.
     Raises OSError when the folder cannot be written or is full; the old file is then untouched.
@@ -29,7 +29,7 @@ def write_adapter(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], m
 def write_pickle(path: str | os.PathLike[str], tensors: Mapping[str, Tensor]) -> None:
     """Write an adapter as published .bin files are, atomically: {"image_proj": {...}, "ip_adapter": {...}}.
 
-    A pickle has no metadata. Raises OSError as `write_adapter` does.
+    A pickle has no metadata. Raises OSError as `write_safetensors` does.
     """
     nested: dict[str, Any] = {}
     for key, value in tensors.items():

@@ -117,7 +117,7 @@ def save_prompt(prompt: Prompt, adapter: Adapter, name: str) -> Path:
     folder, stem, counter, _, _ = folder_paths.get_save_image_path(name, root)
     path = Path(folder, f"{stem}_{counter:05}_.safetensors")
     path.parent.mkdir(parents=True, exist_ok=True)
-    core.write_adapter(path, tensors_for(prompt, adapter.spec), metadata_for(prompt, adapter.spec))
+    core.write_safetensors(path, tensors_for(prompt, adapter.spec), metadata_for(prompt, adapter.spec))
     return path
 
 

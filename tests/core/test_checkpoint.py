@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ipadapter_core import build_adapter, read_adapter, read_weights, write_adapter
+from ipadapter_core import build_adapter, read_adapter, read_weights, write_safetensors
 from tests.support import published
 from tests.support.published import small
 
@@ -47,7 +47,7 @@ def test_round_trip(tmp_path, layout, dtype):
     tensors = small(dtype)
     path = tmp_path / "adapter"
     if layout == "safetensors":
-        write_adapter(path, tensors, {"base": "SD1.5", "step": "7"})
+        write_safetensors(path, tensors, {"base": "SD1.5", "step": "7"})
         assert read_adapter(path).metadata == {"base": "SD1.5", "step": "7"}
     elif layout == "bin, flat":
         torch.save(OrderedDict(tensors), path)
@@ -63,7 +63,7 @@ def test_full_size_adapter_builds_and_writes_what_was_read(tmp_path, name):
     tensors = published.filled(published.LAYOUTS[name], torch.float16)
     torch.save(nested(tensors), tmp_path / "a.bin")
     adapter = build_adapter(read_adapter(tmp_path / "a.bin").tensors)
-    write_adapter(tmp_path / "b.safetensors", adapter.state_dict(), {})
+    write_safetensors(tmp_path / "b.safetensors", adapter.state_dict(), {})
     assert_same(read_adapter(tmp_path / "b.safetensors").tensors, tensors)
     assert not any(value.requires_grad for value in adapter.parameters())
 
@@ -82,7 +82,7 @@ def test_aliases(tmp_path, names):
 def test_names_mean_nothing(tmp_path):
     tensors = small()
     torch.save(nested(tensors), tmp_path / "pickle.safetensors")
-    write_adapter(tmp_path / "safe.bin", tensors, {"step": "1"})
+    write_safetensors(tmp_path / "safe.bin", tensors, {"step": "1"})
     assert_same(read_adapter(tmp_path / "pickle.safetensors").tensors, tensors)
     assert_same(read_adapter(tmp_path / "safe.bin").tensors, tensors)
     assert read_adapter(tmp_path / "safe.bin").metadata == {"step": "1"}
@@ -94,10 +94,10 @@ def test_header_lengths_that_look_like_another_format(tmp_path, start):
     tensors = small()
     path = tmp_path / "a.safetensors"
     length = int.from_bytes(start, "little")
-    write_adapter(path, tensors, {"note": ""})
+    write_safetensors(path, tensors, {"note": ""})
     room = length - int.from_bytes(path.read_bytes()[:8], "little")
     note = "x" * (room % 256 if start == b"\x80" else room if room > 0 else room + 65536)
-    write_adapter(path, tensors, {"note": note})
+    write_safetensors(path, tensors, {"note": note})
     assert path.read_bytes().startswith(start)
     read = read_adapter(path)
     assert_same(read.tensors, tensors)
@@ -136,7 +136,7 @@ def test_git_lfs_pointer(tmp_path):
 def test_truncated(tmp_path, layout):
     whole, path = tmp_path / "whole", tmp_path / "part"
     if layout == "safetensors":
-        write_adapter(whole, small(), {})
+        write_safetensors(whole, small(), {})
     else:
         torch.save(nested(small()), whole, _use_new_zipfile_serialization=layout == "bin")
     data = whole.read_bytes()
@@ -151,7 +151,7 @@ def test_truncated(tmp_path, layout):
 def test_changed_bytes_give_weights_or_one_sentence(tmp_path, layout):
     path = tmp_path / "a"
     if layout == "safetensors":
-        write_adapter(path, small(), {})
+        write_safetensors(path, small(), {})
     else:
         torch.save(nested(small()), path, _use_new_zipfile_serialization=layout == "bin")
     data, random, refused = path.read_bytes(), Random(0), 0
@@ -171,7 +171,7 @@ def test_changed_bytes_give_weights_or_one_sentence(tmp_path, layout):
 
 def test_trailing_data(tmp_path):
     path = tmp_path / "a.safetensors"
-    write_adapter(path, small(), {})
+    write_safetensors(path, small(), {})
     path.write_bytes(path.read_bytes() + b"more")
     assert "damaged" in refusal(path)
 
@@ -218,7 +218,7 @@ def test_weights_that_are_not_finite(tmp_path, dtype, value):
     spoiled = tensors["ip_adapter.3.to_v_ip.weight"].float()
     spoiled[3, 3] = value
     tensors["ip_adapter.3.to_v_ip.weight"] = spoiled.to(dtype)
-    write_adapter(tmp_path / "a", tensors, {})
+    write_safetensors(tmp_path / "a", tensors, {})
     message = refusal(tmp_path / "a")
     assert "NaN or infinite" in message and "ip_adapter.3.to_v_ip.weight" in message
 

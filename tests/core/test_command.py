@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ipadapter_core import WeightsFile, base_name, build_adapter, detect, encoder_name, read_adapter, write_adapter
+from ipadapter_core import WeightsFile, base_name, build_adapter, detect, encoder_name, read_adapter, write_safetensors
 from ipadapter_core.__main__ import convert, describe_file, main
 from ipadapter_core.files.read import find_adapter
 from tests.support import oracles, published
@@ -101,7 +101,7 @@ def test_mixed_precision_is_not_narrowed():
 
 def test_metadata_are_kept(tmp_path):
     source, target = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
-    write_adapter(source, face_id(), {"licence": "CC0", "shortcut": "false"})
+    write_safetensors(source, face_id(), {"licence": "CC0", "shortcut": "false"})
     convert(source, target)
     assert read_adapter(target).metadata == {"licence": "CC0", "shortcut": "false"}
     assert "left out" in convert(source, tmp_path / "b.bin")

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from ipadapter_core import write_adapter
+from ipadapter_core import write_safetensors
 from ipadapter_core.files.whole import whole
 from tests.support.limits import file_size_limit, without_root
 from tests.support.published import small
@@ -20,10 +20,10 @@ from tests.support.published import small
 
 def test_write_that_runs_out_of_space_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.safetensors"
-    write_adapter(path, small(), {"step": "1"})
+    write_safetensors(path, small(), {"step": "1"})
     before = path.read_bytes()
     with file_size_limit(1 << 20), pytest.raises(OSError, match=r"File too large"):
-        write_adapter(path, {"image_proj.big": torch.zeros(1 << 20)}, {})
+        write_safetensors(path, {"image_proj.big": torch.zeros(1 << 20)}, {})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -31,12 +31,12 @@ def test_write_that_runs_out_of_space_leaves_the_old_file(tmp_path):
 def test_read_only_folder_leaves_the_old_file():
     folder = Path(tempfile.mkdtemp())  # pytest's own folders are closed to other users
     path = folder / "a.safetensors"
-    write_adapter(path, small(), {})
+    write_safetensors(path, small(), {})
     before = path.read_bytes()
     folder.chmod(0o555)
     try:
         with without_root(), pytest.raises(OSError, match=r"(?i)permission denied"):
-            write_adapter(path, {"image_proj.other": torch.zeros(3)}, {})
+            write_safetensors(path, {"image_proj.other": torch.zeros(3)}, {})
         assert path.read_bytes() == before
         assert list(folder.iterdir()) == [path]
     finally:

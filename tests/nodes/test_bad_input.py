@@ -87,7 +87,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     place = tmp_path_factory.mktemp("ipadapter")
     known = folder_paths.folder_names_and_paths["ipadapter"]
     folder_paths.folder_names_and_paths["ipadapter"] = ([str(place)], known[1])
-    core.write_adapter(place / GOOD, weights(), {})
+    core.write_safetensors(place / GOOD, weights(), {})
     yield place
     folder_paths.folder_names_and_paths["ipadapter"] = known
     folder_paths.filename_list_cache.pop("ipadapter", None)
@@ -144,7 +144,7 @@ def test_file_that_is_no_adapter(folder: Path, nothing_lost: None, kind: str) ->
         with refusal(BAD, *words):
             load(BAD)
     path.unlink()
-    core.write_adapter(path, weights(), {"note": "downloaded again"})
+    core.write_safetensors(path, weights(), {"note": "downloaded again"})
     run(apply(load(BAD), encode(reference())[0]))
     path.unlink()
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from ipadapter_core import write_adapter
+from ipadapter_core import write_safetensors
 from pocket.evidence import structure, together
 from pocket.evidence.alone import against_wrong, base_rates
 from pocket.evidence.fine import off_by
@@ -163,7 +163,7 @@ def test_a_short_training_raises_agreement(studio: Studio, tmp_path: Path) -> No
         (places.weights / name).symlink_to(studio.places.weights / name)
     (places.adapters / "after.safetensors").symlink_to(newest / checkpoint.ADAPTER)
     start = new_adapter(config, studio.frozen.base.sites, studio.frozen.encoder_facts)
-    write_adapter(places.adapters / "before.safetensors", start.state_dict(), {})
+    write_safetensors(places.adapters / "before.safetensors", start.state_dict(), {})
     mine = Studio(places)
     print()
     before = tell("before", made(mine, "before", count=32).right)

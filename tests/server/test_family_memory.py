@@ -59,7 +59,7 @@ def write(folder: Any, family: str) -> None:
     if family.split(" of ")[0] in ("FaceID", "FaceID plus"):
         tensors |= published.lora(context, widths, rank=16)
     path = folder / f"{family}.safetensors"
-    core.write_adapter(path, published.filled(tensors, torch.float16), {})
+    core.write_safetensors(path, published.filled(tensors, torch.float16), {})
     found = core.detect(core.read_adapter(path).tensors)
     assert (found.family, found.base) == (family.split(" of ")[0], {"SD15": "SD1.5"}.get(base, base))
 

@@ -56,7 +56,9 @@ def refused(server: Server, case: Case, path: Path, mark: Path) -> tuple[str, in
 
 def test_hostile_files_in_a_running_server(server: Server, tmp_path: Path) -> None:
     core, folder = host.part("ipadapter_core"), server.models / "ipadapter"
-    core.write_adapter(folder / "whole.safetensors", models.adapter_weights("base", models.comfy_model("SD15", 32)), {})
+    core.write_safetensors(
+        folder / "whole.safetensors", models.adapter_weights("base", models.comfy_model("SD15", 32)), {}
+    )
     process = psutil.Process(server.process.pid)
     before = server.run(prompt("whole.safetensors")).history["outputs"]["digest"]["text"]
     worst, told = 0, []

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.comfy
 def graph(server: Server) -> dict[str, Any]:
     """A prompt on small models: reference, adapter, one step, the latent's digest."""
     model = models.comfy_model("SD15", 32)
-    models.core.write_adapter(
+    models.core.write_safetensors(
         server.models / "ipadapter" / "small.safetensors", models.adapter_weights("base", model), {}
     )
     sampler = {
@@ -82,7 +82,7 @@ def test_a_changed_file_is_seen(server: Server, graph: dict[str, Any]) -> None:
     path = server.models / "ipadapter" / "small.safetensors"
     before = digest(server, graph)
     weights = models.adapter_weights("base", models.comfy_model("SD15", 32), seed=9)
-    models.core.write_adapter(path, weights, {})
+    models.core.write_safetensors(path, weights, {})
     assert digest(server, graph) != before
 
 

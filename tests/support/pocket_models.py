@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import CLIPTextModel, CLIPVisionModelWithProjection
 
-from ipadapter_core import AdapterSpec, IPAdapter, LinearProjection, ResamplerProjection, unet_sites, write_adapter
+from ipadapter_core import AdapterSpec, IPAdapter, LinearProjection, ResamplerProjection, unet_sites, write_safetensors
 from pocket.places import Places
 from pocket.training import autoencoder, base, control, look, text, vision
 from pocket.training.fitting import write_weights
@@ -67,7 +67,7 @@ def write_random_adapter(places: Places, preset: str, unet: nn.Module) -> None:
     for value in adapter.ip_adapter.parameters():
         nn.init.normal_(value, std=2 * context**-0.5)
     places.adapters.mkdir(parents=True, exist_ok=True)
-    write_adapter(
+    write_safetensors(
         places.adapters / f"{preset}.safetensors",
         {key: value.half() for key, value in adapter.state_dict().items()},
         {},

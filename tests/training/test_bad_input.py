@@ -14,7 +14,7 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 
-from ipadapter_core import write_adapter
+from ipadapter_core import write_safetensors
 from tests.support import needs, runs, tiny_models
 from tests.support.limits import without_root
 from trainer.__main__ import main
@@ -77,7 +77,7 @@ def test_encoder_of_the_wrong_width(folder: Path, capsys: pytest.CaptureFixture[
 
 
 def test_start_from_what_is_no_adapter(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_adapter(folder / "lora.safetensors", {"lora_unet_x.lora_up.weight": torch.zeros(2, 2)}, {})
+    write_safetensors(folder / "lora.safetensors", {"lora_unet_x.lora_up.weight": torch.zeros(2, 2)}, {})
     assert "this file is a LoRA" in refused(
         folder, "--set", f"adapter.start_from={folder / 'lora.safetensors'}", capsys=capsys
     )

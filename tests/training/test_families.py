@@ -13,7 +13,7 @@ from diffusers import UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
 
-from ipadapter_core import Given, IPAdapter, detect, lora_of, read_adapter, resolve_variant, write_adapter
+from ipadapter_core import Given, IPAdapter, detect, lora_of, read_adapter, resolve_variant, write_safetensors
 from tests.support import oracles, published, runs, tiny_models
 from tests.support.face_data import FAMILIES, WITH_IDENTITY, face_config
 from tests.support.figures import relative, show
@@ -209,7 +209,7 @@ def test_pictures_of_a_file(name: str, tmp_path: Path, capsys: pytest.CaptureFix
 def test_the_word_for_no_encoder_is_not_taken_for_one(tmp_path: Path) -> None:
     path = tmp_path / "faceid.safetensors"
     for name, encoder in ((NO_ENCODER, ModelConfig().encoder), ("ViT-L-14/openai", "ViT-L-14/openai")):
-        write_adapter(path, {"image_proj.proj.0.weight": torch.zeros(2, 2)}, {"encoder": name})
+        write_safetensors(path, {"image_proj.proj.0.weight": torch.zeros(2, 2)}, {"encoder": name})
         model, _, _ = model_and_adapter(parser().parse_args(["sample", str(path), "--image", "a.png", "--base", "b"]))
         assert model.encoder == encoder
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from ipadapter_core import AdapterSpec, base_name, detect, encoder_name, read_adapter, write_adapter, write_pickle
+from ipadapter_core import AdapterSpec, base_name, detect, encoder_name, read_adapter, write_pickle, write_safetensors
 
 from ..run import checkpoint
 from ..step.adapter import is_appended
@@ -28,7 +28,7 @@ def export(source: Path, out: Path, half: bool = False, raw: bool = False) -> st
         if out.suffix == ".bin":
             write_pickle(out, tensors)
         else:
-            write_adapter(out, tensors, metadata)
+            write_safetensors(out, tensors, metadata)
     except OSError as error:
         raise ValueError(f"{out} cannot be written ({error.strerror}): give another OUT") from error
     return f"{out}: {about}, step {metadata.get('step', '?')}"

@@ -23,7 +23,7 @@ import safetensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ipadapter_core import write_adapter
+from ipadapter_core import write_safetensors
 
 from ..settings.config import Config, fixed_values
 
@@ -68,7 +68,7 @@ def write(run: Path, saved: Saved, metadata: Mapping[str, str], fixed: Mapping[s
             f"{group}.{key}": value.contiguous() for group, values in groups.items() for key, value in values.items()
         }
         save_file(tensors, part / STATE)
-        write_adapter(part / ADAPTER, saved.ema or saved.weights, metadata)
+        write_safetensors(part / ADAPTER, saved.ema or saved.weights, metadata)
         settings = {"step": saved.step, "config": metadata.get("config"), "fixed": dict(fixed), "scale": saved.scale}
         (part / SETTINGS).write_text(json.dumps(settings, indent=1))
         for file in (part / STATE, part / SETTINGS, part):
