@@ -29,12 +29,12 @@ from ..step.ema import Ema
 from ..step.objective import build_objective
 from ..step.schedule import learning_rate
 from ..step.shape import encoder_shape
-from ..step.step import Step
+from ..step.step import Losses, Step
 from ..step.transport import TrainedAdapter
 from . import checkpoint
 from .folder import locked
 from .log import Log
-from .metrics import BROKEN, COLUMNS, PLAIN, SAMPLES, STOP, Window, step_sums
+from .metrics import BROKEN, PLAIN, SAMPLES, STOP, Window, step_sums
 from .parallel.plain import Parallel
 from .parallel.start import start
 from .stop import Stop
@@ -223,7 +223,8 @@ class Training:
         if not self.config.data.held_out:
             return
         adapter = self._current()
-        total = torch.zeros(COLUMNS, dtype=torch.float64).to(self.parallel.device)
+        empty = torch.zeros(0, device=self.parallel.device)  # a process may have no held-out samples
+        total = step_sums(Losses(empty, empty, empty))
         for batch in self.loader.held_out():
             total = total + step_sums(self.training_step.validate(batch, adapter))
         total = self.parallel.sum(total).cpu()

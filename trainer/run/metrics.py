@@ -14,11 +14,10 @@ QUARTILES = 4
 # What processes sum after each step: weighted loss, plain loss, samples, losses that are not finite, asked to stop;
 # then plain loss and samples of each quartile of noisiness.
 WEIGHTED, PLAIN, SAMPLES, BROKEN, STOP, OF_QUARTILE = 0, 1, 2, 3, 4, 5
-COLUMNS = OF_QUARTILE + 2 * QUARTILES
 
 
 def step_sums(losses: Losses) -> Tensor:
-    """The sums of one batch's losses, [COLUMNS]."""
+    """The sums of one batch's losses, one vector in the order above."""
     kind = torch.float32 if losses.plain.device.type == "mps" else torch.float64
     weighted, plain = losses.weighted.to(kind), losses.plain.to(kind)
     quartile = (losses.noisiness * QUARTILES).long().clamp(0, QUARTILES - 1)
