@@ -90,6 +90,7 @@ def test_hostile_files(tmp_path):
     assert found == []
 
 
+@pytest.mark.slow
 def test_the_attacks_are_real(tmp_path):
     """Without care they do what they are meant to."""
     real = [name for name in attacks.attack(Path()) if name not in attacks.HARMLESS]
@@ -101,6 +102,7 @@ def test_the_attacks_are_real(tmp_path):
     assert set(json.loads(run.stdout)) >= set(real)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["safetensors", "zipped", "in_a_row"])
 def test_the_good_file_is_read(tmp_path, layout):
     """What the hostile ones are made of."""

@@ -23,7 +23,10 @@ def inputs(spec: AdapterSpec, kind: str) -> Given:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", published.LAYOUTS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(x, marks=pytest.mark.slow if "Kolors" in x or "SDXL" in x else ()) for x in published.LAYOUTS],
+)
 def test_image_tokens(name):
     spec = detect(published.LAYOUTS[name])
     shapes = {key: value for key, value in published.LAYOUTS[name].items() if key.startswith("image_proj.")}

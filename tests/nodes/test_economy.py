@@ -81,6 +81,7 @@ def test_nothing_to_do_costs_nothing(settings: dict[str, float]) -> None:
     assert models.apply(model, adapter(), models.Features.random(), **settings) is model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["base", "plus"])
 @pytest.mark.parametrize(
     "curve", [Curve(), Curve.window(0.3, 1), Curve(((0, 1), (1, 0.2)))], ids=["", "range", "curve"]

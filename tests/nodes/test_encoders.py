@@ -85,6 +85,7 @@ def folder(tmp_path):
     folder_paths.filename_list_cache.pop("clip_vision", None)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_three_implementations_agree(name):
@@ -123,6 +124,7 @@ def test_zero_states_are_those_of_a_picture_of_zeros():
     assert torch.equal(prompt.zero_states(), encoders.encode_zeros(encoder))
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_full_depth_through_comfyuis_own_loader(folder):
     """ViT-L, 24 layers, a file in open_clip's layout: an image prompt from ComfyUI's CLIP_VISION and from ours."""

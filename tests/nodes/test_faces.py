@@ -110,6 +110,7 @@ def write(folder: Path, in_the_middle: bool = False) -> None:
     face_models.recogniser(folder / "w600k_r50.onnx")
 
 
+@pytest.mark.slow
 def test_faces_and_identities_are_insightfaces_own(root: Path, capsys: Any) -> None:
     """On the real photo, with random models: the same as through insightface's FaceAnalysis."""
     write(root / "models" / "buffalo_l")
@@ -160,6 +161,7 @@ def test_files_are_known_by_their_content(root: Path) -> None:
     assert len(encode(root, face_model="mine")[1]) == 1
 
 
+@pytest.mark.slow
 def test_choices(root: Path) -> None:
     write(root / "buffalo_l")
     found = faces.FaceModel("buffalo_l").faces(image()[0])
@@ -194,6 +196,7 @@ def refusal(*words: str, **settings: Any) -> None:
     assert "\n" not in str(error.value) and all(word in str(error.value) for word in words)
 
 
+@pytest.mark.slow
 def test_missing_and_damaged_models(root: Path) -> None:
     refusal("antelopev2 was not found", str(root / "models" / "antelopev2"), "glintr100.onnx", face_model="antelopev2")
     refusal("../x", "was not found", face_model="../x")

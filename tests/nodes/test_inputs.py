@@ -204,6 +204,7 @@ def test_shortcut_scale_of_zero_is_the_identity_alone() -> None:
     assert torch.allclose(found, identity(given[1]), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_kolors_needs_the_text_projection_of_its_base() -> None:
     """From the model, or from the file; never from nowhere. And SDXL is not Kolors, in either direction."""
     kolors, sdxl = models.comfy_model("Kolors", 64), models.comfy_model("SDXL", 64)

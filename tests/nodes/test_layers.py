@@ -10,7 +10,9 @@ from tests.support import figures, host, models
 pytestmark = pytest.mark.comfy
 
 
-@pytest.mark.parametrize(("base", "channels", "layers"), [("SD15", 32, 16), ("SDXL", 64, 70)])
+@pytest.mark.parametrize(
+    ("base", "channels", "layers"), [("SD15", 32, 16), pytest.param("SDXL", 64, 70, marks=pytest.mark.slow)]
+)
 def test_every_layer_counts(base: str, channels: int, layers: int) -> None:
     model = models.comfy_model(base, channels)
     context, pooled = (768, None) if base == "SD15" else (2048, 1280)

@@ -17,6 +17,7 @@ BAR = 1e-5
 lora, hosts = host.part("nodes.hosts.lora"), host.part("nodes.hosts")
 # Narrow layers of true number; the rank is the published one.
 BASES = {"SD15": 32, "SDXL": 64}
+EACH = ("SD15", pytest.param("SDXL", marks=pytest.mark.slow))
 
 
 def model(base: str) -> Any:
@@ -67,7 +68,7 @@ def by_hand(base: str, strength: float, call: dict[str, Any]) -> Tensor:
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.4, -0.5])
-@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("base", EACH)
 def test_equals_merging_by_hand(base: str, strength: float) -> None:
     plain = step(model(base), base)
     call = step(with_lora(base, strength), base)
@@ -77,7 +78,7 @@ def test_equals_merging_by_hand(base: str, strength: float) -> None:
     assert effect > 1e-2
 
 
-@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("base", EACH)
 def test_every_processor_is_changed(base: str) -> None:
     """Even numbers and odd ones: four matrices of each attention layer of the model, and nothing else."""
     keys = {key for key, held in with_lora(base, 1.0).patches.items() if held}
@@ -91,7 +92,7 @@ def test_every_processor_is_changed(base: str) -> None:
     assert keys == attention
 
 
-@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("base", EACH)
 def test_unloads_without_a_trace(base: str) -> None:
     before = step(model(base), base)["output"]
     weights_before = {key: value.clone() for key, value in model(base).model.state_dict().items() if "attn" in key}
@@ -129,7 +130,7 @@ def separate_file(base: str, dtype: torch.dtype = torch.float32) -> dict[str, Te
     return tensors
 
 
-@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("base", EACH)
 def test_separate_file_works_as_well(base: str) -> None:
     """ComfyUI's own loader puts it on; the adapter then adds nothing, whatever its strength says."""
     import comfy.sd

@@ -111,6 +111,7 @@ def test_a_patch_under_the_longer_key() -> None:
     assert figures.relative(both, prediction(models.apply(model, adapter(), prompt))) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_compiled_model_is_compiled_once() -> None:
     """Another run, another picture, another weight: no new graph. With a curve one more, whatever it is in a step."""
     from comfy_api.torch_helpers import set_torch_compile_wrapper

@@ -178,6 +178,7 @@ def test_the_other_look(sides: Sides) -> None:
     figures.show("noise prediction in the other look", call["output"], theirs, BAR)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", [None, *pocket_models.PRESETS])
 def test_whole_pictures(sides: Sides, pictures: Pictures, preset: str | None) -> None:
     """Twenty DDIM steps and the autoencoder, in steps of 8 bits."""
@@ -232,6 +233,7 @@ def _steps(scheduler: DDIMScheduler, latents: Tensor, predict: Any) -> Tensor:
     return latents
 
 
+@pytest.mark.slow
 def test_the_pack_needs_nothing_that_comfyui_lacks() -> None:
     """The nodes, pocket's among them, where diffusers and the trainer's other packages are not installed."""
     code = """

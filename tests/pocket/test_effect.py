@@ -33,6 +33,8 @@ from trainer.settings.config import Config
 from trainer.settings.load import load_config
 from trainer.step.adapter import new_adapter
 
+pytestmark = pytest.mark.slow
+
 WORLD, COUNT = 4, 64
 FLOORS = {"shape": 0.85, "colour": 0.90, "background": 0.90, "pattern": 0.75, "size": 0.80}
 RULER = 0.98  # of the judge's attributes; its bar of 99.5 % is held on docs/evidence.md

@@ -36,7 +36,7 @@ from pocket.world.scenes import (
     random_scenes,
 )
 from tests.support.figures import show
-from trainer.base.processor import install
+from trainer.base.processor import AdapterOutput, install
 from trainer.base.sites import sites_of, unet_layers
 
 
@@ -123,7 +123,7 @@ def test_masks_share_the_picture_out() -> None:
 
     halves = output(0, 1)
     upper = output(0)
-    prompts.set(keys_values)
+    prompts.put(AdapterOutput(keys_values))
     show("both halves", halves, unet(x, 500, text).sample, 1e-5)
     assert float((upper - halves).abs().max()) > 1e-3
     prompts.of_layer = {

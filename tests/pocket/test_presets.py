@@ -9,14 +9,14 @@ import pytest
 from pocket.evidence.studio import sources
 from pocket.places import ROOT, Places
 from pocket.training import adapters
-from trainer.settings import config as configs
+from trainer.settings.load import load_config
 
 NAMES = ("pocket", "pocket_plus", adapters.SIMPLE)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_from_the_repositorys_root_a_preset_finds_its_parts(name: str) -> None:
-    config = configs.load(adapters.preset(name))
+    config = load_config(adapters.preset(name))
     assert (ROOT / config.model.base).samefile(Places().base)
     assert (ROOT / config.model.encoder).samefile(Places().encoder)
 
@@ -27,7 +27,7 @@ def test_pocket_names_every_path_whatever_the_working_folder(name: str, tmp_path
     settings = adapters.own_settings(name, places) | {"run.folder": places.work / "runs" / name}
     words = adapters.chosen(settings)
     assert words[::2] == ["--set"] * len(settings)
-    config = configs.load(adapters.preset(name), words[1::2])
+    config = load_config(adapters.preset(name), words[1::2])
     paths = [config.model.base, config.model.encoder, config.data.source, config.data.cache, config.run.folder]
     assert all(Path(path).is_relative_to(tmp_path) for path in paths), paths
     assert config.adapter.attention == ("appended" if name == adapters.SIMPLE else "decoupled")

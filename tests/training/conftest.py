@@ -11,7 +11,7 @@ import torch
 @pytest.fixture(autouse=True)
 def one_thread(request: pytest.FixtureRequest) -> Iterator[None]:
     before = torch.get_num_threads()
-    if "slow" not in request.keywords:
+    if "all_threads" not in request.keywords:
         torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)

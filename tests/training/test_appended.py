@@ -25,6 +25,8 @@ from trainer.settings.config import Config, fixed_values
 from trainer.step.adapter import load_adapter, new_adapter
 from trainer.step.transport import TrainedAdapter
 
+pytestmark = pytest.mark.slow
+
 FAMILIES = ("base", "plus")
 
 

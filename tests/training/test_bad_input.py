@@ -23,6 +23,8 @@ from trainer.run import folder as run
 from trainer.settings.config import Config, fixed_values, tables
 from trainer.settings.load import load_config, parse_config
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

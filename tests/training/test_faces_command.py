@@ -23,6 +23,8 @@ from trainer.data.identity import read_identity  # noqa: E402
 from trainer.data.sources import open_source  # noqa: E402
 from trainer.settings.config import DataConfig  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 PHOTO = Path(insightface.__file__).parent / "data" / "images" / "t1.jpg"
 
 

@@ -32,6 +32,8 @@ from trainer.step.adapter import NO_ENCODER, adapter_output, load_adapter, new_a
 from trainer.step.shape import encoder_shape
 from trainer.step.transport import TrainedAdapter
 
+pytestmark = pytest.mark.slow
+
 BAR = 1e-5
 TIME = torch.tensor(500)
 

@@ -105,6 +105,7 @@ def test_dropped_pictures_are_zero_before_the_projection(feature: Any, tmp_path:
     assert torch.equal(inputs.conditioning["states"][1], frozen.base.encode_texts([""])["states"][0])
 
 
+@pytest.mark.slow
 @pytest.mark.comfy
 def test_single_file_gives_what_its_folder_gives(tmp_path: Path) -> None:
     from tests.support import models  # ComfyUI's names of the same weights

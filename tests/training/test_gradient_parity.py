@@ -122,6 +122,7 @@ def theirs(config: Config, batch: Inputs, weights: dict[str, Tensor]) -> tuple[f
 
 
 @pytest.mark.slow
+@pytest.mark.all_threads
 @pytest.mark.parametrize("preset", ["sd15", "sd15_plus"])
 def test_loss_and_every_gradient_equal_the_packages(preset: str, tmp_path: Path) -> None:
     config = load_config(preset)

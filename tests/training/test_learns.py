@@ -151,6 +151,7 @@ def train_adapter(config: Config, kind: type[Step]) -> tuple[float, float, float
 
 
 @pytest.mark.slow
+@pytest.mark.all_threads
 def test_the_loss_falls_further_than_with_random_features(tmp_path: Path) -> None:
     data = write_pictures(tmp_path / "pictures")
     config = runs.tiny_config(

@@ -170,6 +170,7 @@ def drawn(objective: Objective, unet: UNet2DConditionModel) -> float:
     return float((x[:, None] - patterns()).square().mean((2, 3, 4)).amin(1).mean())
 
 
+@pytest.mark.slow
 def test_a_base_learns_by_flow() -> None:
     """Its loss falls far below that of a base whose targets are another sample's, and it draws what it was shown."""
     objective = Flow(FLOW)
@@ -183,6 +184,7 @@ def test_a_base_learns_by_flow() -> None:
     assert near < 0.5 * far
 
 
+@pytest.mark.slow
 def test_a_run_on_a_flow_base(tmp_path: Path) -> None:
     """Trains, validates and draws; interrupted, it ends bit-equal; its file says flow, and `sample` draws with it."""
     config = runs.tiny_config(

@@ -12,6 +12,8 @@ import pytest
 from tests.support import runs
 from trainer.settings.config import Config
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE = 1e-5
 
 

@@ -13,6 +13,8 @@ from tests.support import runs
 from tests.support.kill import MODES, kill_test, report
 from trainer.run import checkpoint
 
+pytestmark = pytest.mark.slow
+
 KILLS = 3
 
 

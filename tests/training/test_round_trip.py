@@ -20,6 +20,8 @@ from trainer.run import folder as run
 from trainer.run import loop
 from trainer.settings.config import Config
 
+pytestmark = pytest.mark.slow
+
 BAR = 1e-5
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -59,6 +60,7 @@ def test_cosines_are_transformers_own(tmp_path: Path) -> None:
     assert abs(scorer.image_similarity(pictures, pictures) - 1) <= 1e-5
 
 
+@pytest.mark.slow
 def test_a_run_logs_them_with_its_grid(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip")
     run = {"steps": 2, "sample_every_steps": 2, "sample_steps": 2, "sample_pictures": 2, "score_encoder": str(clip)}

@@ -18,6 +18,8 @@ from trainer.run import checkpoint, loop
 from trainer.run import folder as run
 from trainer.settings.config import Config
 
+pytestmark = pytest.mark.slow
+
 
 def train(config: Config) -> Path:
     place = run.start(config)

@@ -29,6 +29,8 @@ from trainer.settings.load import parse_config
 from trainer.step.inputs import to_inputs
 from trainer.step.shape import adapter_spec
 
+pytestmark = pytest.mark.slow
+
 
 def facts(config: Config) -> Encoder:
     return encoder_facts(config.model.encoder)

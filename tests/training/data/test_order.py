@@ -17,6 +17,7 @@ SAMPLES = 100_000
 RATES = {"text": 0.05, "image": 0.05, "both": 0.05, "none": 0.85}
 
 
+@pytest.mark.slow
 def test_drop_rates_and_the_same_events_for_any_number_of_workers(tmp_path: Path) -> None:
     config = runs.tiny_config(tmp_path, run={"batch_size": 500, "steps": SAMPLES // 500})
     events = {}

@@ -166,7 +166,7 @@ def test_random_crop_reaches_every_corner_and_says_where() -> None:
     target = cut_target(image, 100, (0.5, 0.5))
     assert target.corner == (0, 50)
     assert np.asarray(target.image)[0, 0, 0] == 50
-    assert target.size_conditioning() == (100, 200, 0, 50, 100, 100)
+    assert target.geometry == ((100, 200), (0, 50), (100, 100))
 
 
 def test_the_encoders_square_equals_the_encoders_own(tmp_path: Path) -> None:
