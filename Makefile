@@ -6,7 +6,7 @@ TORCH ?= torch==2.14.1 torchvision==0.29.1
 BIN := .venv/bin
 STAMP := .venv/.complete
 
-.PHONY: setup demo test bench kill-test lint evidence same
+.PHONY: setup demo check check-nodes check-others test bench kill-test lint evidence same
 
 setup: $(STAMP)
 
@@ -23,7 +23,17 @@ $(STAMP): pyproject.toml requirements.txt tools/comfyui.py
 demo: setup
 	$(BIN)/python -m demo
 
-# In several processes, so that the memory of one is free for the next: 24 GB are enough.
+# The inner loop, under two minutes: lint, and every test that takes no seconds of its own, in two processes.
+check: setup
+	+$(MAKE) --no-print-directory -j3 lint check-nodes check-others
+
+FAST := -q -m "not slow and not clock and not large and not memory and not gpu"
+check-nodes: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(FAST) tests/nodes
+check-others: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest $(FAST) tests --ignore tests/nodes --ignore tests/server
+
+# All tests. In several processes, so that the memory of one is free for the next: 24 GB are enough.
 test: setup
 	$(BIN)/pytest tests/core tests/nodes tests/test_*.py -m "not gpu and not large and not memory"
 	$(BIN)/pytest tests/nodes -m large

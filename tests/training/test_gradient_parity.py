@@ -113,7 +113,7 @@ def theirs(config: Config, batch: Inputs, weights: dict[str, Tensor]) -> tuple[f
 
     kept = DDPMScheduler.from_pretrained(LAYOUT, subfolder="scheduler").alphas_cumprod[TIME].view(-1, 1, 1, 1)
     noisy = kept.sqrt() * batch.x0 + (1 - kept).sqrt() * batch.noise
-    states = torch.cat([batch.conditioning["states"], projection(batch.features)], dim=1)
+    states = torch.cat([batch.conditioning["states"], projection(batch.given.features)], dim=1)
     loss = F.mse_loss(unet(noisy, TIME, states).sample, batch.noise)
     loss.backward()
     gradients = {f"image_proj.{name}": parameter.grad for name, parameter in projection.named_parameters()}
