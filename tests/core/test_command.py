@@ -13,6 +13,8 @@ from ipadapter_core.__main__ import convert, describe_file, main
 from ipadapter_core.files.read import find_adapter
 from tests.support import oracles, published
 
+pytestmark = pytest.mark.slow
+
 WIDTHS = dict.fromkeys(published.SD15_WIDTHS, 8)  # thin layers: files of some megabytes
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2]
 
@@ -137,7 +139,6 @@ def test_unknown_keys_are_reported_and_not_fatal(tmp_path, capsys):
     assert "note" in read_adapter(tmp_path / "b.bin").tensors
 
 
-@pytest.mark.slow
 def test_variant_is_said(tmp_path, capsys):
     tensors = published.filled(published.face_id_plus(768), torch.float16)
     path = tmp_path / "plus.safetensors"
@@ -184,7 +185,6 @@ def test_kolors_text_projection_is_added_from_the_unet(tmp_path):
     assert detect(shapes).has_text_projection
 
 
-@pytest.mark.slow
 def test_as_a_command(tmp_path):
     path = tmp_path / "a.bin"
     torch.save(nested(face_id()), path)

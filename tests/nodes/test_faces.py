@@ -13,7 +13,7 @@ from PIL import Image
 from tests.support import host
 from tools import face_models
 
-pytestmark = pytest.mark.comfy
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 
 faces, encode_faces, protocol, folders = (
     host.part(f"nodes.{n}") for n in ("prompts.insight", "forms.encode_faces", "prompts.protocol", "folders")

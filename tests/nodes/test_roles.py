@@ -14,7 +14,7 @@ import torch
 
 from tests.support import figures, models, oracles
 
-pytestmark = pytest.mark.comfy
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 
 CHANNELS = 32
 BAR = 1e-5

@@ -29,6 +29,8 @@ from trainer.settings.load import load_config
 from trainer.step.inputs import to_inputs
 from trainer.step.shape import adapter_spec
 
+pytestmark = pytest.mark.slow
+
 NUMBER = 6
 
 
