@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 
 WIDTHS = dict.fromkeys(published.SD15_WIDTHS, 8)  # thin layers: files of some megabytes
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2]
+EACH = [pytest.param(d, marks=() if d == torch.float16 else pytest.mark.slow) for d in DTYPES]
 
 
 def face_id(dtype=torch.float16):
@@ -60,7 +61,7 @@ def same_bits(ours, theirs):
         assert torch.equal(value.contiguous().view(torch.uint8), theirs[key].contiguous().view(torch.uint8)), key
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", EACH, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_and_precision(layout, dtype, tmp_path):
     tensors = face_id(dtype)
@@ -74,7 +75,7 @@ def test_every_layout_and_precision(layout, dtype, tmp_path):
     assert {value.dtype for value in adapter.state_dict().values()} == {dtype}
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", EACH, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_converts_bit_for_bit_there_and_back(layout, dtype, tmp_path):
     tensors = face_id(dtype)

@@ -144,6 +144,7 @@ def encode(root: Path, **settings: Any) -> Any:
         return encode_faces.EncodeFaces.execute(**(defaults | settings)).result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "layout", ["models/buffalo_l", "buffalo_l", "models/buffalo_l/buffalo_l", "buffalo_l/buffalo_l"]
 )

@@ -175,6 +175,7 @@ def test_a_guider_that_keeps_its_negatives_for_itself() -> None:
     assert figures.relative(full[OTHER], none[OTHER]) > 1e-3
 
 
+@pytest.mark.slow
 def test_sag(patched: Any) -> None:
     """SAG passes the unconditional list as the sampler's first."""
     from comfy_extras.nodes_sag import SelfAttentionGuidance
