@@ -13,7 +13,7 @@ from torch import Tensor
 
 # The matrices that a LoRA changes, and the module of each in an attention layer of diffusers and of ComfyUI.
 MATRICES = {"to_q": "to_q", "to_k": "to_k", "to_v": "to_v", "to_out": "to_out.0"}
-LORA_KEY = re.compile(r"^ip_adapter\.(\d+)\.(to_q|to_k|to_v|to_out)_lora\.(up|down)\.weight$")
+LORA_KEY = re.compile(rf"^ip_adapter\.(\d+)\.({'|'.join(MATRICES)})_lora\.(up|down)\.weight$")
 
 # (checkpoint index, one of MATRICES) to (up [D, R], down [R, D or C]), R the rank.
 Lora = dict[tuple[int, str], tuple[Tensor, Tensor]]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from ..method.site import Site
 
@@ -40,12 +41,16 @@ def comfyui_block(site: Site) -> tuple[str, int, int]:
     return section, 0 if section == "middle" else number, depth  # it passes 0, although the module's number is 1
 
 
-def attention_names(sites: Iterable[Site]) -> dict[int, str]:
-    """ComfyUI's name of every attention layer by checkpoint index: cross-attention, and the self-attention before."""
+def attention_names(sites: Iterable[Site], of: Literal["comfyui", "diffusers"] = "comfyui") -> dict[int, str]:
+    """The names of all attention layers by checkpoint index: cross-attention, and the self-attention before each.
+
+    of: whose names, ComfyUI's or diffusers'.
+    """
     names = {}
     for site in sites:
-        names[site.index - 1] = site.comfyui.removesuffix("attn2") + "attn1"
-        names[site.index] = site.comfyui
+        name = site.comfyui if of == "comfyui" else site.diffusers
+        names[site.index - 1] = name.removesuffix("attn2") + "attn1"
+        names[site.index] = name
     return names
 
 

@@ -11,10 +11,10 @@ from typing import Any, Literal, NamedTuple
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from ipadapter_core import ImageKV, Lora, attention, decoupled_attention, joint_attention
+from ipadapter_core import ImageKV, Lora, attention, attention_names, decoupled_attention, joint_attention
 
 from .lora import lora_linear
-from .sites import diffusers_names
+from .sites import unet_layers
 
 Kind = Literal["decoupled", "appended"]
 
@@ -107,7 +107,7 @@ def install(unet: UNet2DConditionModel, kind: Kind = "decoupled", has_lora: bool
     """
     mailbox = Mailbox()
     processors = dict(unet.attn_processors)
-    for index, name in diffusers_names(unet).items():
+    for index, name in attention_names(unet_layers(unet), "diffusers").items():
         if has_lora or index % 2:
             processors[f"{name}.processor"] = ImageAttention(mailbox, index, kind)
     unet.set_attn_processor(processors)

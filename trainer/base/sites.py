@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from ipadapter_core import MATRICES, Site, unet_sites
+from ipadapter_core import MATRICES, Site, attention_names, unet_sites
 
 Place = tuple[int, str]  # checkpoint index of an attention layer, and one of MATRICES
 
@@ -58,18 +58,9 @@ def unet_layers(unet: UNet2DConditionModel) -> list[Site]:
     return sites
 
 
-def diffusers_names(unet: UNet2DConditionModel) -> dict[int, str]:
-    """diffusers' name of every attention layer by checkpoint index: self-attention (even), and cross-attention."""
-    names = {}
-    for layer in unet_layers(unet):
-        names[layer.index - 1] = layer.diffusers.removesuffix("attn2") + "attn1"
-        names[layer.index] = layer.diffusers
-    return names
-
-
 def _matrices(unet: UNet2DConditionModel) -> dict[Place, tuple[int, int]]:
     shapes = {}
-    for index, name in diffusers_names(unet).items():
+    for index, name in attention_names(unet_layers(unet), "diffusers").items():
         attention = unet.get_submodule(name)
         for matrix in MATRICES:
             found = attention.get_submodule(MATRICES[matrix])

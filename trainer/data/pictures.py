@@ -1,7 +1,8 @@
 """From a picture's bytes to what the autoencoder and the image encoder see.
 
 The target, as in the paper's training: shortest side to the resolution (Pillow's bilinear, as torchvision's Resize),
-then a crop of the resolution, in [-1, 1]. The encoder's square is `ipadapter_core.picture.square`, as the nodes cut it.
+then a crop of the resolution, in [-1, 1]. The encoder's square is `ipadapter_core.method.picture.square`, as the nodes
+cut it.
 A picture that cannot be used is a value (`Unusable`), not an error: a training goes on without it and reports it.
 """
 
