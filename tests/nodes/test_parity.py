@@ -106,7 +106,7 @@ def test_two_adapters_at_once() -> None:
 def test_sdxl_presets_are_the_layers_diffusers_documents(preset: str, scales: Any) -> None:
     model, unet = models.comfy_model("SDXL", 64), models.diffusers_unet("SDXL", 64)
     prompt = models.Features.random()
-    patched = models.apply(model, weights("base", "SDXL", 64), prompt, 1.0, preset)
+    patched = models.apply(model, weights("base", "SDXL", 64), prompt, layers=preset)
     call = one_step(patched, models.text(5, 2048, pooled=1280), models.text(0, 2048, pooled=1280))
     given = features(prompt, "base", call["roles"])
     with oracles.diffusers_loader(unet, [weights("base", "SDXL", 64)], [scales]) as predict:

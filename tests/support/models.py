@@ -142,7 +142,13 @@ class Features:
 
 
 def apply(
-    model: Any, weights: dict[str, Tensor] | Any, prompt: Any, weight: float = 1.0, influence: Any = None, **inputs: Any
+    model: Any,
+    weights: dict[str, Tensor] | Any,
+    prompt: Any,
+    weight: float = 1.0,
+    *,
+    influence: Any = None,
+    **inputs: Any,
 ) -> Any:
     """Apply IP-Adapter as the node does with these inputs, or with an influence that no form can give yet.
 
