@@ -17,7 +17,7 @@ from .facts.encoders import (
 from .facts.families import BY_NAME as FAMILIES
 from .facts.families import Family
 from .facts.lora import MATRICES, Lora, lora_of
-from .facts.presets import LAYER_WEIGHTS, layer_weights
+from .facts.presets import LAYER_WEIGHTS, layer_weights, layer_words, swapped_layers
 from .facts.unet import attention_names, comfyui_block, unet_sites
 from .facts.variants import VARIANTS, resolve_variant
 from .files.build import build_adapter, extra_keys, layer_widths
@@ -41,8 +41,11 @@ from .method.attention import (
     decoupled_attention,
     joint_attention,
 )
+from .method.combine import COMBINE, CONCATENATE, ONE_FOR_EACH, check_weights, merged, picture_weights
 from .method.given import Given, nothing, read_identities
 from .method.influence import Curve, Influence
+from .method.layers import Layers
+from .method.scaling import SCALINGS, V_ONLY, scaled
 from .method.site import Site
 from .method.spec import (
     AdapterSpec,
@@ -60,11 +63,16 @@ __all__ = [
     "ARCHITECTURES",
     "BASES",
     "BASE_NAMES",
+    "COMBINE",
+    "CONCATENATE",
     "ENCODERS",
     "FAMILIES",
     "LAYER_WEIGHTS",
     "MATRICES",
+    "ONE_FOR_EACH",
+    "SCALINGS",
     "VARIANTS",
+    "V_ONLY",
     "AdapterSpec",
     "Base",
     "Curve",
@@ -80,6 +88,7 @@ __all__ = [
     "ImageKV",
     "ImageKVLayer",
     "Influence",
+    "Layers",
     "LinearProjection",
     "Lora",
     "MLPProjection",
@@ -92,6 +101,7 @@ __all__ = [
     "base_name",
     "base_of",
     "build_adapter",
+    "check_weights",
     "comfyui_block",
     "decoupled_attention",
     "describe",
@@ -107,16 +117,21 @@ __all__ = [
     "joint_attention",
     "layer_weights",
     "layer_widths",
+    "layer_words",
     "licence",
     "lora_of",
+    "merged",
     "needs",
     "nothing",
+    "picture_weights",
     "read_adapter",
     "read_config",
     "read_encoder",
     "read_identities",
     "read_weights",
     "resolve_variant",
+    "scaled",
+    "swapped_layers",
     "to_open_clip",
     "unet_sites",
     "write_pickle",

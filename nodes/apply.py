@@ -7,13 +7,13 @@ from typing import Any
 
 from comfy.patcher_extension import WrappersMP
 
-from ..ipadapter_core import Influence, Site, layer_weights
+from ..ipadapter_core import CONCATENATE, Influence, Site, check_weights, layer_weights, swapped_layers
 from .hosts import host_of
 from .hosts.host import Host
 from .layout import KEY
 from .models import Adapter
-from .prompts.protocol import Prompt, given_of
-from .reference import CONCATENATE, Reference
+from .prompts.protocol import Prompt, given_of, negative_of
+from .reference import Reference
 from .run import RunHooks
 
 
@@ -25,10 +25,13 @@ def apply_adapter(
     combine: str = CONCATENATE,
     lora_strength: float = 1.0,
     shortcut_scale: float = 1.0,
+    negative: Prompt | None = None,
+    picture_weights: tuple[float, ...] = (),
 ) -> Any:
     """A clone of MODEL that follows the image prompt; the model itself where the influence is nothing.
 
-    combine: what a batch of pictures means. lora_strength, shortcut_scale: of FaceID adapters.
+    combine: what a batch of pictures means; picture_weights: a factor for each of them, or none. negative: an image
+    prompt in place of "no picture". lora_strength, shortcut_scale: of FaceID adapters.
     Raises ValueError when adapter, model and image prompt do not fit each other.
     """
     if influence.is_nothing:
@@ -37,13 +40,18 @@ def apply_adapter(
     host.check(adapter, model, sites)
     projection = host.text_projection(adapter, model)
     inputs, unconditional = given_of(prompt, adapter.spec, adapter.name)
+    check_weights(picture_weights, inputs.rows)
+    if negative is not None:
+        unconditional = negative_of(negative, adapter.spec, adapter.name)
     reference = Reference(
         adapter=adapter,
         inputs=inputs,
         unconditional=unconditional,
         influence=influence,
         layer_weights=_layer_weights(influence, sites),
+        swapped=frozenset() if isinstance(influence.layers, Mapping) else swapped_layers(influence.layers, sites),
         combine=combine,
+        picture_weights=picture_weights,
         shortcut_scale=shortcut_scale,
         text_projection=projection,
     )
@@ -52,7 +60,8 @@ def apply_adapter(
 
 def _layer_weights(influence: Influence, sites: list[Site]) -> Mapping[int, float]:
     """The weight of each site by its index, sites that do nothing left out."""
-    shares = layer_weights(influence.layers, sites) if isinstance(influence.layers, str) else influence.layers
+    is_given = isinstance(influence.layers, Mapping)
+    shares = influence.layers if is_given else layer_weights(influence.layers, sites)
     return {index: influence.weight * share for index, share in shares.items() if share}
 
 

@@ -16,20 +16,20 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ..ipadapter_core import Given, ImageKV, Influence
+from ..ipadapter_core import CONCATENATE, ONE_FOR_EACH, Given, ImageKV, Influence, merged, scaled
 from .layout import KeysValues, Role
 from .models import Adapter
-
-CONCATENATE, AVERAGE, ONE_FOR_EACH = COMBINE = ("concatenate", "average", "one for each latent")
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
     """An image prompt on a model.
 
-    inputs, unconditional: what the adapter's projection reads, of P pictures and of "no picture".
-    layer_weights: index of a site to weight, sites that do nothing left out. combine: one of COMBINE.
-    shortcut_scale: of FaceID plus v2. text_projection: the base's own, for adapters whose tokens go through it.
+    inputs, unconditional: what the adapter's projection reads, of P pictures and of "no picture", or of negative ones.
+    layer_weights: index of a site to weight, sites that do nothing left out. swapped: the sites where the picture acts
+    in unconditional predictions and nothing in conditional ones. combine: one of COMBINE. picture_weights: a factor for
+    each picture, or none. shortcut_scale: of FaceID plus v2. text_projection: the base's own, for adapters whose tokens
+    go through it.
     """
 
     adapter: Adapter
@@ -38,6 +38,8 @@ class Reference:
     influence: Influence
     layer_weights: Mapping[int, float]
     combine: str = CONCATENATE
+    picture_weights: tuple[float, ...] = ()
+    swapped: frozenset[int] = frozenset()
     shortcut_scale: float = 1.0
     text_projection: torch.nn.Linear | None = None
 
@@ -100,21 +102,44 @@ def _loaded(patcher: Any) -> Iterator[None]:
 
 
 def _keys_values(reference: Reference, device: torch.device, dtype: torch.dtype) -> KeysValues:
-    device_of_adapter = reference.adapter.patcher.load_device
-    inputs = reference.inputs.to(device_of_adapter)
-    if reference.combine == AVERAGE:
-        inputs = inputs.mean()
-    tokens = reference.image_tokens(inputs)
-    empty = reference.image_tokens(reference.unconditional.to(device_of_adapter))
+    tokens = _tokens(reference)
+    weights = _token_weights(reference, tokens[Role.CONDITIONAL])
+    pictures = reference.inputs.rows if reference.combine == CONCATENATE else 1
+    found = {role: reference.adapter.model.keys_values(of, reference.layer_weights) for role, of in tokens.items()}
+
+    def site(index: int, role: Role) -> ImageKV:
+        is_swapped = index in reference.swapped
+        source = Role.CONDITIONAL if is_swapped else role
+        weight = reference.weight_of(index, role) * (not is_swapped or role is Role.UNCONDITIONAL)
+        factor = weight if weights is None else weights * weight
+        k, v = scaled(*found[source][index], factor, reference.influence.scaling, pictures)
+        return ImageKV(k.to(device, dtype), v.to(device, dtype))
+
+    return {role: {index: site(index, role) for index in reference.layer_weights} for role in tokens}
+
+
+def _tokens(reference: Reference) -> dict[Role, Tensor]:
+    """Image tokens [P, T, C] of each role; the pictures' own one after another in one row where they concatenate."""
+    device = reference.adapter.patcher.load_device
+    inputs, nothing = reference.inputs.to(device), reference.unconditional.to(device)
+    conditional = reference.image_tokens(merged(inputs, reference.combine, reference.picture_weights))
+    if reference.combine == ONE_FOR_EACH and nothing.rows > 1:
+        nothing = nothing.rows_for(inputs.rows)
+    unconditional = reference.image_tokens(merged(nothing, reference.combine))
     if reference.combine == CONCATENATE:
-        tokens = rearrange(tokens, "p t c -> 1 (p t) c")
-        empty = empty.repeat(1, inputs.rows, 1)  # the same attention, as many tokens as the conditional
+        # The same attention, as many tokens as the conditional.
+        rows = [min(row, nothing.rows - 1) for row in range(inputs.rows)]
+        conditional, unconditional = (
+            rearrange(tokens, "p t c -> 1 (p t) c") for tokens in (conditional, unconditional[rows])
+        )
+    return {Role.CONDITIONAL: conditional, Role.UNCONDITIONAL: unconditional}
 
-    def weighted(role: Role, image_tokens: Tensor) -> dict[int, ImageKV]:
-        found = reference.adapter.model.keys_values(image_tokens, reference.layer_weights)
-        return {
-            index: ImageKV(k.to(device, dtype), (v * reference.weight_of(index, role)).to(device, dtype))
-            for index, (k, v) in found.items()
-        }
 
-    return {role: weighted(role, image) for role, image in ((Role.CONDITIONAL, tokens), (Role.UNCONDITIONAL, empty))}
+def _token_weights(reference: Reference, tokens: Tensor) -> Tensor | None:
+    """The weights of pictures that keep tokens of their own, for each token: [P or 1, T, 1]; None: all alike."""
+    if not reference.picture_weights or reference.combine not in (CONCATENATE, ONE_FOR_EACH):
+        return None
+    weights = torch.tensor(reference.picture_weights, device=tokens.device, dtype=tokens.dtype)
+    if reference.combine == ONE_FOR_EACH:
+        return weights.view(-1, 1, 1)
+    return weights.repeat_interleave(tokens.shape[1] // len(weights)).view(1, -1, 1)

@@ -10,16 +10,11 @@ from dataclasses import dataclass
 
 from ..method.spec import AdapterSpec, FaceCrop
 
-# Weights of the attention modules that a preset uses, by their place in forward order; the others get 0.
-Preset = Mapping[int, float]
-SD_STYLE: Preset = dict.fromkeys([0, 1, 2, 3, *range(9, 16)], 1.0)
-SD_COMPOSITION: Preset = {4: 0.25, 5: 1.0}
-SD_PRESETS = {"style": SD_STYLE, "composition": SD_COMPOSITION, "style + composition": {**SD_STYLE, **SD_COMPOSITION}}
-SDXL_PRESETS: dict[str, Preset] = {
-    "style": {6: 1.0},
-    "composition": {3: 1.0},
-    "style + composition": {6: 1.0, 3: 1.0},
-}
+# What the attention modules carry, by their place in forward order: style, and composition with a share of the weight.
+SD_STYLE = (0, 1, 2, 3, *range(9, 16))
+SD_COMPOSITION = {4: 0.25, 5: 1.0}
+SDXL_STYLE = (6,)
+SDXL_COMPOSITION = {3: 1.0}
 
 
 @dataclass(frozen=True)
@@ -31,7 +26,9 @@ class Base:
     context_dim: width of the text states that cross-attention reads. text_dim: of those that the text encoder gives,
     where the base projects them first. vector_dim: of pooled text and sizes together, where the UNet reads them.
     resolution: pixels of its training. face_crop: the face's picture that FaceID plus reads.
-    resampler_width: W of the published fine-grained adapters. presets: weights of attention modules by preset's name.
+    resampler_width: W of the published fine-grained adapters.
+    style: the attention modules, in forward order, that carry style. composition: those that carry composition, with
+    their shares of the weight.
     """
 
     name: str
@@ -42,16 +39,30 @@ class Base:
     resolution: int
     face_crop: FaceCrop
     resampler_width: int
-    presets: Mapping[str, Preset]
+    style: tuple[int, ...]
+    composition: Mapping[int, float]
     text_dim: int | None = None
     vector_dim: int | None = None
 
 
-SD15 = Base("SD1.5", "SD", 16, 16, 768, 512, FaceCrop("aligned", 224), 768, SD_PRESETS)
-SD2 = Base("SD2", "SD", 16, 16, 1024, 512, FaceCrop("aligned", 224), 1024, SD_PRESETS)
-SDXL = Base("SDXL", "SDXL", 70, 11, 2048, 1024, FaceCrop("aligned", 256), 1280, SDXL_PRESETS, vector_dim=2816)
+SD15 = Base("SD1.5", "SD", 16, 16, 768, 512, FaceCrop("aligned", 224), 768, SD_STYLE, SD_COMPOSITION)
+SD2 = Base("SD2", "SD", 16, 16, 1024, 512, FaceCrop("aligned", 224), 1024, SD_STYLE, SD_COMPOSITION)
+SDXL = Base(
+    "SDXL", "SDXL", 70, 11, 2048, 1024, FaceCrop("aligned", 256), 1280, SDXL_STYLE, SDXL_COMPOSITION, vector_dim=2816
+)
 KOLORS = Base(
-    "Kolors", "SDXL", 70, 11, 2048, 1024, FaceCrop("box", 336), 2048, SDXL_PRESETS, text_dim=4096, vector_dim=5632
+    "Kolors",
+    "SDXL",
+    70,
+    11,
+    2048,
+    1024,
+    FaceCrop("box", 336),
+    2048,
+    SDXL_STYLE,
+    SDXL_COMPOSITION,
+    text_dim=4096,
+    vector_dim=5632,
 )
 BASES = (SD15, SD2, SDXL, KOLORS)
 NAMES = ", ".join(base.name for base in BASES)

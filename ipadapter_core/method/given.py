@@ -36,9 +36,10 @@ class Given(NamedTuple):
         """The same on another device."""
         return Given(*(value if value is None else value.to(device) for value in self))
 
-    def mean(self) -> Given:
-        """One picture that is the mean of all."""
-        return Given(*(value if value is None else value.mean(0, keepdim=True) for value in self))
+    def rows_for(self, count: int) -> Given:
+        """As many rows as `count`: the last one is repeated, and what is beyond is left out."""
+        index = [min(row, self.rows - 1) for row in range(count)]
+        return self if count == self.rows else Given(*(value if value is None else value[index] for value in self))
 
     def joined(self, other: Given) -> Given:
         """These rows, then the other's; both have the same fields."""

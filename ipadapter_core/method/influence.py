@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-ALL = "all"  # layers: every one, as in the training
+from .layers import ALL, Layers
+from .scaling import SCALINGS, V_ONLY
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,30 @@ class Curve:
     def window(cls, start: float, end: float) -> Curve:
         """1 from `start` to `end` (progress, 0 to 1) and 0 outside; nothing where the end is not after the start."""
         return cls(((start, 1.0), (end, 1.0)) if start < end else ())
+
+    @classmethod
+    def spread(cls, factors: Sequence[float]) -> Curve:
+        """Factors spread evenly over the whole sampling, the first at its start and the last at its end.
+
+        Raises ValueError when there are none.
+        """
+        if not factors:
+            raise ValueError("a curve has no numbers: give at least one")
+        if len(factors) == 1:
+            factors = (*factors, *factors)
+        last = len(factors) - 1
+        return cls(tuple((place / last, float(factor)) for place, factor in enumerate(factors)))
+
+    def within(self, start: float, end: float) -> Curve:
+        """The same from `start` to `end` (progress, 0 to 1), and 0 outside."""
+        start, end = max(start, self.start), min(end, self.end)
+        if not start < end:
+            return Curve(())
+        # At a jump the later factor counts at the start, the earlier one at the end.
+        first = self.at(start)
+        last = next((factor for place, factor in self.points if place == end), self.at(end))
+        inside = tuple(point for point in self.points if start < point[0] < end)
+        return Curve(((start, first), *inside, (end, last)))
 
     @property
     def start(self) -> float:
@@ -72,23 +97,34 @@ class Influence:
     """What an image prompt is allowed to change.
 
     weight: the paper's scale, 1 as in the training, 0 nothing; below 0 away from the picture.
-    layers: the name of a preset, or checkpoint index to a share of the weight. curve: a factor over the sampling.
+    layers: the name of a preset, a value with its factors, or checkpoint index to a share of the weight.
+    curve: a factor over the sampling.
     mask: [h, w] or [M, h, w] of 0 to 1, where in the result, for each latent its own or one for all; None: everywhere.
     roles: shares of the weight in the conditional predictions and in the unconditional ones.
-    Raises ValueError when a number is not finite or the mask has no pixels.
+    frames: a factor of the weight for each latent, gone through again where there are more; (): 1 for all.
+    scaling: how the weight acts on K' and V', one of SCALINGS. rescale: 0 to 1, how far text and picture together are
+    moved to the norm of the text's output, for each position.
+    Raises ValueError when a number is not finite or out of its range, and when the mask has no pixels.
     """
 
     weight: float = 1.0
-    layers: str | Mapping[int, float] = ALL
+    layers: str | Layers | Mapping[int, float] = ALL
     curve: Curve = Curve()
     mask: Tensor | None = None
     roles: tuple[float, float] = (1.0, 1.0)
+    frames: tuple[float, ...] = ()
+    scaling: str = V_ONLY
+    rescale: float = 0.0
 
     def __post_init__(self) -> None:
         shares = self.layers.values() if isinstance(self.layers, Mapping) else ()
-        for number in (self.weight, *self.roles, *shares):
+        for number in (self.weight, *self.roles, *self.frames, *shares):
             if not math.isfinite(number):
                 raise ValueError(f"a weight of the image prompt is {number}: give a finite number")
+        if self.scaling not in SCALINGS:
+            raise ValueError(f"unknown embeds scaling {self.scaling!r}: choose one of {', '.join(SCALINGS)}")
+        if not 0 <= self.rescale <= 1:
+            raise ValueError(f"rescale is {self.rescale}: give a number from 0, nothing, to 1, the text's norm")
         if self.mask is not None and (self.mask.ndim < 2 or 0 in self.mask.shape):
             shape = tuple(self.mask.shape)
             raise ValueError(f"the mask has no pixels (shape {shape}): connect a mask that is not empty")
@@ -101,4 +137,5 @@ class Influence:
     @property
     def is_nothing(self) -> bool:
         """Whether the model stays as it is."""
-        return self.weight == 0 or self.roles == (0, 0) or self.curve.is_zero
+        no_frames = bool(self.frames) and not any(self.frames)
+        return self.weight == 0 or self.roles == (0, 0) or self.curve.is_zero or no_frames

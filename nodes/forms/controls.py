@@ -9,8 +9,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...ipadapter_core import BASE_NAMES, LAYER_WEIGHTS, Curve, Influence
-from ..reference import COMBINE, CONCATENATE
+from ...ipadapter_core import BASE_NAMES, COMBINE, CONCATENATE, LAYER_WEIGHTS, Curve, Influence
 
 MODEL = f"A UNet model ({BASE_NAMES}) of the adapter's base, or any fine-tune of it."
 APPLY_INPUTS = [

@@ -20,6 +20,7 @@ from ...ipadapter_core import (
     nothing,
     read_identities,
 )
+from ...ipadapter_core.method.spec import IDENTITY_DIM
 
 NORM = 1e-3  # identities are taken as normed when every length is this close to one
 
@@ -56,6 +57,19 @@ def given_of(prompt: Prompt, spec: AdapterSpec, name: str) -> tuple[Given, Given
         check_encoder(spec, name, features)
     given = Given(features, identities)
     return given, nothing(spec, given, prompt.zero_states)
+
+
+def negative_of(prompt: Prompt, spec: AdapterSpec, name: str) -> Given:
+    """What the adapter `name` reads of an image prompt that stands in place of "no picture".
+
+    A picture without faces has identities of zeros, where the adapter reads more than identities.
+    Raises ValueError when the image prompt lacks what the adapter needs.
+    """
+    if spec.identity is None or spec.feature is None or prompt.identities() is not None:
+        return given_of(prompt, spec, name)[0]
+    features = prompt.features(spec.feature)
+    check_encoder(spec, name, features)
+    return Given(features, features.new_zeros(len(features), IDENTITY_DIM))
 
 
 def _identities(prompt: Prompt, spec: AdapterSpec, name: str) -> Tensor:
