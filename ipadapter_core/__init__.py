@@ -42,6 +42,7 @@ from .method.attention import (
     joint_attention,
 )
 from .method.combine import COMBINE, CONCATENATE, ONE_FOR_EACH, check_weights, merged, picture_weights
+from .method.frames import EASINGS, frame_weights
 from .method.given import Given, nothing, read_identities
 from .method.influence import Curve, Influence
 from .method.layers import Layers
@@ -65,6 +66,7 @@ __all__ = [
     "BASE_NAMES",
     "COMBINE",
     "CONCATENATE",
+    "EASINGS",
     "ENCODERS",
     "FAMILIES",
     "LAYER_WEIGHTS",
@@ -113,6 +115,7 @@ __all__ = [
     "encoder_words",
     "extra_keys",
     "find_base",
+    "frame_weights",
     "image_tower",
     "joint_attention",
     "layer_weights",

@@ -7,7 +7,15 @@ from typing import Any
 
 from comfy.patcher_extension import WrappersMP
 
-from ..ipadapter_core import CONCATENATE, Influence, Site, check_weights, layer_weights, swapped_layers
+from ..ipadapter_core import (
+    CONCATENATE,
+    Influence,
+    Site,
+    check_weights,
+    layer_weights,
+    layer_words,
+    swapped_layers,
+)
 from .hosts import host_of
 from .hosts.host import Host
 from .layout import KEY
@@ -56,6 +64,14 @@ def apply_adapter(
         text_projection=projection,
     )
     return _with_reference(host.with_lora(model, adapter, lora_strength, sites), host, sites, reference)
+
+
+def layers_said(model: Any, influence: Influence) -> str:
+    """Which layers of MODEL an influence means, for people; nothing where they are given one by one."""
+    if isinstance(influence.layers, Mapping):
+        return ""
+    _, sites = host_of(model)
+    return layer_words(layer_weights(influence.layers, sites), sites)
 
 
 def _layer_weights(influence: Influence, sites: list[Site]) -> Mapping[int, float]:

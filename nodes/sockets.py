@@ -9,6 +9,8 @@ from comfy_api.latest import io
 CATEGORY = "image prompt"
 AdapterType = io.Custom("IMAGE_PROMPT_ADAPTER")
 PromptType = io.Custom("IMAGE_PROMPT")
+LayersType = io.Custom("IMAGE_PROMPT_LAYERS")
+RegionType = io.Custom("IMAGE_PROMPT_REGION")
 
 
 def say(node: type[io.ComfyNode], text: str) -> None:

@@ -6,11 +6,11 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..apply import apply_adapter
+from ..apply import apply_adapter, layers_said
 from ..models import Adapter
 from ..prompts.protocol import Prompt
-from ..sockets import CATEGORY, AdapterType, PromptType
-from .controls import APPLY_INPUTS, FACE_INPUTS, MODEL, controls
+from ..sockets import CATEGORY, AdapterType, PromptType, say
+from .controls import APPLY_INPUTS, CONTROL_INPUTS, FACE_INPUTS, MODEL, controls
 
 
 class ApplyAdapter(io.ComfyNode):
@@ -30,10 +30,15 @@ class ApplyAdapter(io.ComfyNode):
                 ),
                 *APPLY_INPUTS,
                 *FACE_INPUTS,
+                *CONTROL_INPUTS,
             ],
             outputs=[io.Model.Output()],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(cls, model: Any, adapter: Adapter, image_prompt: Prompt, **settings: Any) -> io.NodeOutput:
-        return io.NodeOutput(apply_adapter(model, adapter, image_prompt, **controls(**settings)))
+        given = controls(**settings)
+        patched = apply_adapter(model, adapter, image_prompt, **given)
+        say(cls, layers_said(model, given["influence"]))
+        return io.NodeOutput(patched)

@@ -8,12 +8,12 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from .. import folders
-from ..apply import apply_adapter
+from ..apply import apply_adapter, layers_said
 from ..encoders import AUTO, TAGS, load_encoder
 from ..models import load_adapter
 from ..prompts.pictures import encode
-from ..sockets import CATEGORY
-from .controls import APPLY_INPUTS, MODEL, controls
+from ..sockets import CATEGORY, say
+from .controls import APPLY_INPUTS, CONTROL_INPUTS, MODEL, controls
 from .encode import ENCODE_INPUTS
 
 
@@ -40,8 +40,10 @@ class ImagePromptNode(io.ComfyNode):
                 ),
                 *ENCODE_INPUTS,
                 *APPLY_INPUTS,
+                *CONTROL_INPUTS,
             ],
             outputs=[io.Model.Output()],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -55,4 +57,7 @@ class ImagePromptNode(io.ComfyNode):
     ) -> io.NodeOutput:
         prompt = encode(load_encoder(encoder, AUTO), image, crop)
         loaded = load_adapter(folders.path_of(folders.ADAPTERS, adapter))
-        return io.NodeOutput(apply_adapter(model, loaded, prompt, **controls(**settings)))
+        given = controls(**settings)
+        patched = apply_adapter(model, loaded, prompt, **given)
+        say(cls, layers_said(model, given["influence"]))
+        return io.NodeOutput(patched)
