@@ -46,22 +46,21 @@ def apply_adapter(
         return model
     host, sites = host_of(model)
     host.check(adapter, model, sites)
-    projection = host.text_projection(adapter, model)
     inputs, unconditional = given_of(prompt, adapter.spec, adapter.name)
-    check_weights(picture_weights, inputs.rows)
     if negative is not None:
         unconditional = negative_of(negative, adapter.spec, adapter.name)
+    check_weights(picture_weights, inputs.rows)
     reference = Reference(
         adapter=adapter,
         inputs=inputs,
         unconditional=unconditional,
         influence=influence,
         layer_weights=_layer_weights(influence, sites),
-        swapped=frozenset() if isinstance(influence.layers, Mapping) else swapped_layers(influence.layers, sites),
+        swapped=_swapped(influence, sites),
         combine=combine,
         picture_weights=picture_weights,
         shortcut_scale=shortcut_scale,
-        text_projection=projection,
+        text_projection=host.text_projection(adapter, model),
     )
     return _with_reference(host.with_lora(model, adapter, lora_strength, sites), host, sites, reference)
 
@@ -79,6 +78,10 @@ def _layer_weights(influence: Influence, sites: list[Site]) -> Mapping[int, floa
     is_given = isinstance(influence.layers, Mapping)
     shares = influence.layers if is_given else layer_weights(influence.layers, sites)
     return {index: influence.weight * share for index, share in shares.items() if share}
+
+
+def _swapped(influence: Influence, sites: list[Site]) -> frozenset[int]:
+    return frozenset() if isinstance(influence.layers, Mapping) else swapped_layers(influence.layers, sites)
 
 
 def _with_reference(model: Any, host: Host, sites: list[Site], reference: Reference) -> Any:
