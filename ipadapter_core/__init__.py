@@ -38,8 +38,10 @@ from .method.attention import (
     ImageKVLayer,
     add_image_attention,
     attention,
+    attention_by_heads,
     decoupled_attention,
     joint_attention,
+    split_heads,
 )
 from .method.combine import COMBINE, CONCATENATE, ONE_FOR_EACH, check_weights, merged, picture_weights
 from .method.frames import EASINGS, frame_weights
@@ -99,6 +101,7 @@ __all__ = [
     "WeightsFile",
     "add_image_attention",
     "attention",
+    "attention_by_heads",
     "attention_names",
     "base_name",
     "base_of",
@@ -134,6 +137,7 @@ __all__ = [
     "read_weights",
     "resolve_variant",
     "scaled",
+    "split_heads",
     "swapped_layers",
     "to_open_clip",
     "unet_sites",

@@ -1,15 +1,15 @@
 """What every forward pass is given of an image prompt: K' and V', where they count and how much.
 
-Shapes: B batch of a forward pass (its chunks, one for each conditioning, times the latents that it sees), P rows that
-a reference has (one, or one for each picture), T image tokens, D width of a layer, M masks, h and w latent pixels.
+Shapes: B batch of a forward pass (its chunks, one for each conditioning, times the latents that it sees), H heads, T
+image tokens, d width of a head, M masks, N positions of a layer, h and w latent pixels.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,24 +17,16 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ..ipadapter_core import ImageKV
+from ..ipadapter_core import V_ONLY, ImageKV, Influence
+from .stacks import KeysValues, Role, Stack, picked, repeated, sent, stacked
 
 KEY = "image_prompt"  # ours in transformer_options, wrappers, callbacks and attachments
 IMAGES = "image_prompt_kv"  # in transformer_options: position of a reference to its ReferenceTensors
 
 KEPT = 4  # layouts of a reference; context windows may give another one at every step
+LEVELS = 4  # of halvings of the latents, for which masks are resized beforehand
 
-
-class Role(Enum):
-    """What a prediction is for: image tokens of the picture, or those of no picture."""
-
-    CONDITIONAL = "conditional"
-    UNCONDITIONAL = "unconditional"
-
-
-# By role and index of a site: K', V' [P, T, D]. A weight is folded into V'; where that is not enough, because the keys
-# include the base's own, it is the factor [P, 1, 1].
-KeysValues = Mapping[Role, Mapping[int, ImageKV]]
+Grid = tuple[int, int]  # height and width of the positions of a layer
 
 
 @dataclass(frozen=True)
@@ -64,54 +56,137 @@ class Excerpt:
 
 
 @dataclass(frozen=True)
+class Where:
+    """A mask at the positions of layers. mask: [B, 1, h, w]; factors: by grid, [B, N, 1] for a step's weight.
+
+    frames, weight: what is in the factors beside the mask, [B, 1, 1] and [1, 1, 1], or None.
+    """
+
+    mask: Tensor
+    factors: Mapping[Grid, Tensor]
+    frames: Tensor | None = None
+    weight: Tensor | None = None
+
+    def at(self, grid: Grid) -> Tensor:
+        """The factor [B, N, 1] of a grid; those that no layer was expected to have are made here."""
+        found = self.factors.get(grid)
+        if found is None:
+            like = next(iter(self.factors.values()))
+            return _product(_positions(self.mask, grid), self.frames, self.weight).to(like)
+        return found
+
+
+@dataclass(frozen=True)
 class ReferenceTensors:
     """What a reference gives one forward pass.
 
-    layers: K', V' [B, T, D] and factors [B, 1, 1] by index of a site. mask: [B, 1, h, w] or None.
-    weight: the step's, [1, 1, 1], or None.
+    layers: K', V' [B, H, T, d] by index of a site, with a factor [B, 1, 1] of the site and the rescale, if any.
+    where: a mask, its factors with all below in them. factor: [B or 1, 1, 1], the step's weight and the latents' in
+    one, without a mask; None: nothing. weight: the step's, [1, 1, 1], or None.
     """
 
     layers: Mapping[int, ImageKV]
-    mask: Tensor | None = None
+    where: Where | None = None
+    factor: Tensor | None = None
     weight: Tensor | None = None
 
-    def image(self, index: int, grid: Callable[[], tuple[int, int]], like: Tensor) -> ImageKV:
-        """K', V' of a site, and all that the attended is multiplied with in one factor, on `like`'s device and dtype.
+    def image(self, image: ImageKV, options: Mapping[str, Any], q: Tensor, grid: Callable[..., Grid]) -> ImageKV:
+        """K', V' of a layer, and all that the attended is multiplied with in one factor, on q's device and dtype.
 
-        grid: height and width of the N positions of the site.
+        grid: options to height and width of the N positions of the layer.
         """
-        k, v, factor = self.layers[index]
-        if self.mask is not None:
-            where = rearrange(F.interpolate(self.mask, grid(), mode="area"), "b 1 h w -> b (h w) 1")
-            factor = where if factor is None else factor * where
-        if self.weight is not None:
-            factor = self.weight if factor is None else factor * self.weight
-        return ImageKV(k.to(like), v.to(like), None if factor is None else factor.to(like))
+        factor = self.factor if self.where is None else self.where.at(grid(options))
+        k, v, own, rescale = image
+        is_ready = k.dtype == q.dtype and k.device == q.device
+        if factor is None and is_ready:
+            return image
+        if own is not None:
+            factor = _product(own, factor)
+        if not is_ready:
+            k, v = k.to(q), v.to(q)
+            factor = None if factor is None else factor.to(q)
+        return ImageKV(k, v, factor, rescale)
 
 
 class Layouts:
     """The tensors of a reference for different batches of chunks, made once for each of the last few.
 
-    kv: K' and V' by role. mask: [M, h, w] or None. size: height and width of the whole latents.
+    given: K' and V' by role, or their stacks. heads: of a site. size: height and width of the whole latents.
     """
 
-    def __init__(self, kv: KeysValues, mask: Tensor | None, size: tuple[int, int]) -> None:
-        self.num_rows = max(len(k) for layers in kv.values() for k, *_ in layers.values())
-        self.layers = lru_cache(maxsize=KEPT)(partial(_layers, kv))
-        self.num_masks = 0 if mask is None else len(mask)
-        self.masks = None if mask is None else lru_cache(maxsize=KEPT)(partial(_masks, mask, size))
+    def __init__(
+        self, given: KeysValues | tuple[Stack, ...], heads: Mapping[int, int], influence: Influence, size: Grid
+    ) -> None:
+        self.stacks = given if isinstance(given, tuple) else stacked(given)
+        self.heads = heads
+        self.mask, self.size = influence.masks, size
+        self.frames = torch.tensor(influence.frames) if influence.frames else None
+        # Weights that K' takes too need rows of K' and V' for each latent; all others are a factor of the attended.
+        has_weights = all(rows.weights is not None for stack in self.stacks for rows in stack.rows.values())
+        self.has_rows = self.frames is not None and influence.scaling != V_ONLY and has_weights
+        self.has_frames = self.frames is not None and not self.has_rows
+        self.rescale = influence.rescale
+        self.num_rows = math.lcm(*(stack.num_rows for stack in self.stacks), self._count(self.has_rows))
+        masks = 1 if self.mask is None else len(self.mask)
+        self.num_factors = math.lcm(masks, self._count(self.has_frames))
+        self.layers = lru_cache(maxsize=KEPT)(self._layers)
+        self.factors = lru_cache(maxsize=KEPT)(self._factors)
 
     def tensors(
         self, chunks: tuple[Chunk, ...], excerpt: Excerpt, device: torch.device, weight: Tensor | None
     ) -> ReferenceTensors:
         """What a batch of chunks is given; weight: [1, 1, 1] or None."""
         roles = tuple(chunk.role for chunk in chunks)
-        layers = self.layers(roles, _repeated(excerpt.rows, self.num_rows), device)
-        mask = None
-        if self.masks is not None:
-            areas = tuple(chunk.area for chunk in chunks)
-            mask = self.masks(areas, Excerpt(_repeated(excerpt.rows, self.num_masks), excerpt.cut), device)
-        return ReferenceTensors(layers, mask, None if weight is None else weight.to(device))
+        layers = self.layers(roles, repeated(excerpt.rows, self.num_rows), device)
+        dtype = next(iter(layers.values())).k.dtype if layers else torch.float32
+        if self.mask is None and not self.has_frames:
+            factor = None if weight is None else weight.to(device, dtype)
+            return ReferenceTensors(layers, factor=factor, weight=weight)
+        areas = tuple(chunk.area for chunk in chunks)
+        seen = Excerpt(repeated(excerpt.rows, self.num_factors), excerpt.cut)
+        if weight is None:
+            frames, where = self.factors(areas, seen, device, dtype)
+            return ReferenceTensors(layers, where, None if where else frames)
+        weight = weight.to(device)
+        frames, where = self.factors(areas, seen, device, torch.float32)
+        if where is None:
+            return ReferenceTensors(layers, factor=(frames * weight).to(dtype), weight=weight)
+        factors = {grid: (factor * weight).to(dtype) for grid, factor in where.factors.items()}
+        return ReferenceTensors(layers, Where(where.mask, factors, frames, weight), weight=weight)
+
+    def _count(self, has_frames: bool) -> int:
+        return len(self.frames) if has_frames and self.frames is not None else 1
+
+    def _layers(self, roles: tuple[Role, ...], rows: tuple[int, ...], device: torch.device) -> dict[int, ImageKV]:
+        """K', V' of a batch of chunks by index of a site, in the order of the stacks."""
+        frames = picked(self.frames, rows, 0) if self.has_rows and self.frames is not None else None
+        layers: dict[int, ImageKV] = {}
+        for stack in self.stacks:
+            layers |= stack.laid_out(roles, rows, device, self.heads, frames)
+        if self.rescale:
+            amount = torch.full((1, 1, 1), self.rescale, device=device)
+            layers = {index: image._replace(rescale=amount) for index, image in layers.items()}
+        return layers
+
+    def _factors(
+        self, areas: tuple[tuple[int, ...] | None, ...], excerpt: Excerpt, device: torch.device, dtype: torch.dtype
+    ) -> tuple[Tensor | None, Where | None]:
+        """The latents' factors [B, 1, 1], and the mask with them at the grids that layers are expected to have."""
+        frames = None
+        if self.has_frames and self.frames is not None:
+            frames = sent(picked(self.frames, excerpt.rows, 0).repeat(len(areas)).view(-1, 1, 1), device)
+        if self.mask is None:
+            return None if frames is None else frames.to(dtype), None
+        mask = sent(_masks(self.mask, self.size, areas, excerpt), device)
+        grids = [grid_at(mask.shape[-2:], level) for level in range(LEVELS)]
+        factors = {grid: _product(_positions(mask, grid), frames) for grid in grids}
+        return frames, Where(mask, {grid: factor.to(dtype) for grid, factor in factors.items()}, frames)
+
+
+def grid_at(size: tuple[int, ...], level: int) -> Grid:
+    """Height and width after so many halvings, as strided convolutions and patches make them: rounded up."""
+    height, width = (-(-side // 2**level) for side in size)
+    return height, width
 
 
 def excerpt_of(options: Mapping[str, Any], count: int, latent_shape: tuple[int, ...]) -> Excerpt:
@@ -128,47 +203,32 @@ def excerpt_of(options: Mapping[str, Any], count: int, latent_shape: tuple[int, 
     return Excerpt(tuple(range(count)), (axis, seen) if axis in (-2, -1) else None)
 
 
-def _repeated(rows: tuple[int, ...], count: int) -> tuple[int, ...]:
-    """The rows in a list of `count` that is gone through again and again."""
-    return tuple(row % count for row in rows)
+def _product(factor: Tensor, *others: Tensor | None) -> Tensor:
+    """The product of those that are there."""
+    for other in others:
+        factor = factor if other is None else factor * other
+    return factor
 
 
-def _layers(kv: KeysValues, roles: tuple[Role, ...], rows: tuple[int, ...], device: torch.device) -> dict[int, ImageKV]:
-    """K', V' and factors of a batch of chunks by index of a site."""
-    (first, *_) = kv.values()
-    # One index of rows for all tensors of a role: a list would be sent to the device for each of them.
-    k = {role: next(iter(kv[role].values())).k for role in set(roles)}
-    picks = {role: _rows_of(rows, len(values), values.device) for role, values in k.items()}
-
-    def batch(index: int) -> ImageKV:
-        of_roles = [map(picks[role], (part for part in kv[role][index] if part is not None)) for role in roles]
-        return ImageKV(*(torch.cat(parts).to(device) for parts in zip(*of_roles)))
-
-    return {index: batch(index) for index in first}
+def _positions(mask: Tensor, grid: Grid) -> Tensor:
+    """A mask [B, 1, h, w] at the positions of a grid: [B, N, 1]."""
+    return rearrange(F.interpolate(mask, grid, mode="area"), "b 1 h w -> b (h w) 1")
 
 
-def _rows_of(rows: tuple[int, ...], count: int, device: torch.device) -> Callable[[Tensor], Tensor]:
-    if count == 1:
-        return lambda values: values.expand(len(rows), *values.shape[1:])
-    if rows == tuple(range(count)):
-        return lambda values: values
-    index = torch.tensor(_repeated(rows, count), device=device)
-    return lambda values: values.index_select(0, index)
+def _masks(mask: Tensor, size: Grid, areas: tuple[tuple[int, ...] | None, ...], excerpt: Excerpt) -> Tensor:
+    """A mask [M, h, w] cut to a context window and to the area of each chunk: [B, 1, h, w] in latent pixels.
 
-
-def _masks(
-    mask: Tensor, size: tuple[int, int], areas: tuple[tuple[int, ...] | None, ...], excerpt: Excerpt,
-    device: torch.device,
-) -> Tensor:  # fmt: skip
-    """A mask [M, h, w] cut to a context window and to the area of each chunk: [B, 1, h, w] in latent pixels."""
-    whole = F.interpolate(rearrange(mask, "m h w -> m 1 h w").float(), size, mode="area")
-    whole = _rows_of(excerpt.rows, len(whole), whole.device)(whole)
+    Only the rows that are seen are resized.
+    """
+    seen = mask if len(mask) == 1 else picked(mask, excerpt.rows, 0)
+    whole = F.interpolate(rearrange(seen, "m h w -> m 1 h w").float(), size, mode="area")
+    whole = picked(whole, excerpt.rows, 0) if len(mask) == 1 else whole
     if excerpt.cut is not None:
         axis, indices = excerpt.cut
-        whole = whole.index_select(axis, torch.tensor(indices, device=whole.device))
+        whole = whole.index_select(axis, sent(torch.tensor(indices), whole.device))
     parts = []
     for area in areas:
         dims = 0 if area is None else len(area) // 2
         height, width, top, left = (*whole.shape[-2:], 0, 0) if area is None else (*area[dims - 2 : dims], *area[-2:])
         parts.append(whole[..., top : top + height, left : left + width])
-    return torch.cat(parts).to(device)
+    return torch.cat(parts)

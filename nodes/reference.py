@@ -5,10 +5,10 @@ Shapes: P pictures or faces, T image tokens, C width that K' and V' read, D widt
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import comfy.model_management
 import torch
@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ..ipadapter_core import CONCATENATE, ONE_FOR_EACH, Given, ImageKV, Influence, merged, scaled
-from .layout import KeysValues, Role
+from ..ipadapter_core import CONCATENATE, ONE_FOR_EACH, V_ONLY, Given, Influence, merged
 from .models import Adapter
+from .stacks import KeysValues, Role, Rows, Stack, picked
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,19 +62,35 @@ class Source(Protocol):
 
     is_constant: bool  # the same for every step, so that they are asked for once
 
-    def at(self, sigma: Tensor | None) -> KeysValues:
-        """K' and V' of a step, weights with them. sigma: [1] on the model's device; None where `is_constant`."""
+    def at(self, sigma: Tensor | None) -> KeysValues | tuple[Stack, ...]:
+        """K' and V' of a step: weights in them, or stacks with weights beside them.
+
+        sigma: [1] on the model's device; None where `is_constant`.
+        """
 
 
 @dataclass(frozen=True, eq=False)
 class Constant:
     """K' and V' that do not depend on the step."""
 
-    kv: KeysValues
+    stacks: tuple[Stack, ...]
     is_constant = True
 
-    def at(self, sigma: Tensor | None = None) -> KeysValues:
-        return self.kv
+    def at(self, sigma: Tensor | None = None) -> tuple[Stack, ...]:
+        return self.stacks
+
+    @property
+    def kv(self) -> KeysValues:
+        """K' and V' with the weights in them."""
+        return {role: {k: v for stack in self.stacks for k, v in stack.of_role(role).items()} for role in Role}
+
+
+class Block(NamedTuple):
+    """K' and V' of the layers of one shape, as the adapter made them: by role, [L, P, T, D]."""
+
+    indices: tuple[int, ...]
+    k: Mapping[Role, Tensor]
+    v: Mapping[Role, Tensor]
 
 
 @torch.no_grad()
@@ -88,7 +104,8 @@ def constant_keys_values(references: Sequence[Reference], device: torch.device, 
         with _loaded(adapter.patcher):
             for position, reference in enumerate(references):
                 if reference.adapter is adapter:
-                    made[position] = Constant(_keys_values(reference, device, dtype))
+                    blocks = computed(reference, tuple(reference.layer_weights), device, dtype)
+                    made[position] = Constant(weighted(reference, blocks))
     return [made[position] for position in range(len(references))]
 
 
@@ -101,21 +118,57 @@ def _loaded(patcher: Any) -> Iterator[None]:
         comfy.model_management.unload_model_and_clones(patcher)
 
 
-def _keys_values(reference: Reference, device: torch.device, dtype: torch.dtype) -> KeysValues:
-    tokens = _tokens(reference)
-    weights = _token_weights(reference, tokens[Role.CONDITIONAL])
+def computed(
+    reference: Reference, layers: Sequence[int], device: torch.device, dtype: torch.dtype
+) -> tuple[Block, ...]:
+    """K' and V' of these layers on `device` in `dtype`, without a weight. The adapter is loaded."""
+    tokens, model = _tokens(reference), reference.adapter.model
+    found = {role: model.keys_values(of_role, layers) for role, of_role in tokens.items()}
+    shapes: dict[int, list[int]] = {}
+    for index in layers:
+        shapes.setdefault(model.widths[index], []).append(index)
+
+    def stack(role: Role, part: int, indices: list[int]) -> Tensor:
+        return torch.stack([found[role][index][part] for index in indices]).to(device, dtype)
+
+    return tuple(
+        Block(tuple(indices), *({role: stack(role, part, indices) for role in tokens} for part in (0, 1)))
+        for indices in shapes.values()
+    )
+
+
+def weighted(reference: Reference, blocks: Iterable[Block]) -> tuple[Stack, ...]:
+    """The stacks of the layers that the reference acts in; others are left out."""
     pictures = reference.inputs.rows if reference.combine == CONCATENATE else 1
-    found = {role: reference.adapter.model.keys_values(of, reference.layer_weights) for role, of in tokens.items()}
+    stacks = []
+    for block in blocks:
+        for is_swapped in (False, True):
+            wanted = [
+                place for place, index in enumerate(block.indices)
+                if index in reference.layer_weights and (index in reference.swapped) == is_swapped
+            ]  # fmt: skip
+            if wanted:
+                indices = tuple(block.indices[place] for place in wanted)
+                rows = {role: _rows(reference, block, wanted, role, is_swapped) for role in Role}
+                stacks.append(Stack(indices, _plain(rows, reference), reference.influence.scaling, pictures))
+    return tuple(stacks)
 
-    def site(index: int, role: Role) -> ImageKV:
-        is_swapped = index in reference.swapped
-        source = Role.CONDITIONAL if is_swapped else role
-        weight = reference.weight_of(index, role) * (not is_swapped or role is Role.UNCONDITIONAL)
-        factor = weight if weights is None else weights * weight
-        k, v = scaled(*found[source][index], factor, reference.influence.scaling, pictures)
-        return ImageKV(k.to(device, dtype), v.to(device, dtype))
 
-    return {role: {index: site(index, role) for index in reference.layer_weights} for role in tokens}
+def _rows(reference: Reference, block: Block, wanted: list[int], role: Role, is_swapped: bool) -> Rows:
+    """K', V' and weights of a role; where it is swapped, the picture acts in unconditional predictions alone."""
+    source = Role.CONDITIONAL if is_swapped else role
+    k, v = (picked(part[source], tuple(wanted), 0) for part in (block.k, block.v))
+    acts = not is_swapped or role is Role.UNCONDITIONAL
+    weights = torch.tensor([reference.weight_of(block.indices[place], role) * acts for place in wanted])
+    return Rows(k, v, weights.view(-1, 1, 1, 1) * _picture_weights(reference, k.shape[2]))
+
+
+def _plain(rows: Mapping[Role, Rows], reference: Reference) -> Mapping[Role, Rows]:
+    """Without the weights where they change nothing."""
+    is_one = all(bool((of_role.weights == 1).all()) for of_role in rows.values() if of_role.weights is not None)
+    if not is_one or reference.influence.scaling != V_ONLY:
+        return rows
+    return {role: of_role._replace(weights=None) for role, of_role in rows.items()}
 
 
 def _tokens(reference: Reference) -> dict[Role, Tensor]:
@@ -135,11 +188,11 @@ def _tokens(reference: Reference) -> dict[Role, Tensor]:
     return {Role.CONDITIONAL: conditional, Role.UNCONDITIONAL: unconditional}
 
 
-def _token_weights(reference: Reference, tokens: Tensor) -> Tensor | None:
-    """The weights of pictures that keep tokens of their own, for each token: [P or 1, T, 1]; None: all alike."""
+def _picture_weights(reference: Reference, num_tokens: int) -> Tensor:
+    """The weights of pictures that keep tokens of their own, for each token: [P or 1, T or 1, 1]."""
     if not reference.picture_weights or reference.combine not in (CONCATENATE, ONE_FOR_EACH):
-        return None
-    weights = torch.tensor(reference.picture_weights, device=tokens.device, dtype=tokens.dtype)
+        return torch.ones(1, 1, 1)
+    weights = torch.tensor(reference.picture_weights)
     if reference.combine == ONE_FOR_EACH:
         return weights.view(-1, 1, 1)
-    return weights.repeat_interleave(tokens.shape[1] // len(weights)).view(1, -1, 1)
+    return weights.repeat_interleave(num_tokens // len(weights)).view(1, -1, 1)

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from .hosts.host import Host
-from .layout import IMAGES, KEY, UNKNOWN, Chunk, Layouts, ReferenceTensors, Role, excerpt_of
+from .layout import IMAGES, KEY, UNKNOWN, Chunk, Grid, Layouts, ReferenceTensors, excerpt_of
 from .progress import Progress
 from .reference import Reference, Source
+from .stacks import Role
 
 # Names of the sampler's lists of conditionings whose chunks get the unconditional image tokens.
 UNCONDITIONAL = re.compile("neg|uncond|empty")
@@ -30,18 +31,24 @@ UNCONDITIONAL = re.compile("neg|uncond|empty")
 class PreparedReference:
     """A reference in a run of the sampler: whether it acts in this step, how much, and with which K' and V'.
 
-    size: height and width of the whole latents. to_sigma: progress to sigma.
+    heads: of a site. size: height and width of the whole latents. to_sigma: progress to sigma.
     """
 
-    def __init__(self, reference: Reference, source: Source, size: tuple[int, int], to_sigma: Any) -> None:
+    def __init__(
+        self, reference: Reference, source: Source, heads: Mapping[int, int], size: Grid, to_sigma: Any
+    ) -> None:
         self.source = source
-        self.mask = reference.influence.masks
+        self.influence = reference.influence
+        self.heads = heads
         self.size = size
         self.curve = reference.influence.curve
         self.start_sigma, self.end_sigma = (float(to_sigma(end)) for end in (self.curve.start, self.curve.end))
         self.is_active = True
         self.weight: Tensor | None = None
-        self.layouts = Layouts(source.at(None), self.mask, size) if source.is_constant else None
+        self.layouts = self._layouts(None) if source.is_constant else None
+
+    def _layouts(self, sigma: Tensor | None) -> Layouts:
+        return Layouts(self.source.at(sigma), self.heads, self.influence, self.size)
 
     @property
     def reads_sigma(self) -> bool:
@@ -60,7 +67,7 @@ class PreparedReference:
             self.is_active = factor != 0
             self.weight = torch.full((1, 1, 1), factor, device=timestep.device)
         if self.is_active and not self.source.is_constant:
-            self.layouts = Layouts(self.source.at(timestep.flatten()[:1]), self.mask, self.size)
+            self.layouts = self._layouts(timestep.flatten()[:1])
 
     def tensors(self, chunks: tuple[Chunk, ...], options: Mapping[str, Any], x: Tensor, shape: Any) -> ReferenceTensors:
         """What it gives a forward pass of x [B, ...]; shape: of the whole latents."""
@@ -112,9 +119,9 @@ class RunHooks:
         model = guider.model_patcher
         to_sigma = model.get_model_object("model_sampling").percent_to_sigma
         shape = tuple(noise.shape)
-        sources = self.host.keys_values(self.references, model)
+        sources, heads = self.host.keys_values(self.references, model), self.host.heads(model)
         references = [
-            PreparedReference(reference, source, (shape[-2], shape[-1]), to_sigma)
+            PreparedReference(reference, source, heads, (shape[-2], shape[-1]), to_sigma)
             for reference, source in zip(self.references, sources)
         ]
         has_curve = any(not reference.curve.is_window for reference in references)

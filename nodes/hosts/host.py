@@ -4,19 +4,19 @@ A host finds the sites of a model, says whether an adapter fits them, and brings
 ComfyUI keeps for that: for good on a clone (`put`), or in the options of every forward pass (`bind`), where it comes
 last and finds whatever others put there. All else, from the order of steps to masks, is the same for every host.
 
-Shapes: B batch, N positions, T image tokens, D width of a layer.
+Shapes: B batch, N positions, H heads, T image tokens, d width of a head, D width of a layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ...ipadapter_core import ImageKV, Site
-from ..layout import IMAGES, ReferenceTensors
+from ..layout import IMAGES, Grid, ReferenceTensors
 from ..models import Adapter
 from ..reference import Reference, Source, constant_keys_values
 
@@ -26,6 +26,9 @@ class Host(Protocol):
 
     def sites(self, model: Any) -> list[Site]:
         """The sites of a MODEL in the order of adapters' files; none for a model of another kind."""
+
+    def heads(self, model: Any) -> Mapping[int, int]:
+        """The number of heads of each site by its index; asked once a run."""
 
     def check(self, adapter: Adapter, model: Any, sites: list[Site]) -> None:
         """Hold an adapter to the model. Raises ValueError when it does not fit."""
@@ -59,19 +62,22 @@ def images_of(
     options: Mapping[str, Any],
     index: int,
     q: Tensor,
-    grid: Callable[[], tuple[int, int]],
-    positions: Sequence[int] | None = None,
+    grid: Callable[[Mapping[str, Any]], Grid],
+    positions: Iterable[int] | None = None,
 ) -> list[ImageKV]:
-    """K', V' and factors for the site `index` in a forward pass, in q's dtype; positions: of these references only.
+    """K', V' [B, H, T, d] and factors for the site `index` in a forward pass, in q's dtype; positions: of these
+    references only.
 
-    q: [B, N, D]. grid: height and width of its N positions. Raises RuntimeError outside of a sampler.
+    q: [B, N, D]. grid: options to height and width of q's N positions, asked only where there is a mask.
+    Raises RuntimeError outside of a sampler.
     """
-    if IMAGES not in options:
+    given: Mapping[int, ReferenceTensors] | None = options.get(IMAGES)
+    if given is None:
         raise RuntimeError("an image prompt works inside a sampler; a node called this model without one")
-    given: Mapping[int, ReferenceTensors] = options[IMAGES]
     images = []
     for position in given if positions is None else positions:
         tensors = given.get(position)
-        if tensors is not None and index in tensors.layers:
-            images.append(tensors.image(index, grid, q))
+        image = None if tensors is None else tensors.layers.get(index)
+        if tensors is not None and image is not None:
+            images.append(tensors.image(image, options, q, grid))
     return images

@@ -7,8 +7,8 @@ Shapes: B batch, N positions of a layer, T tokens, D width of a layer.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,8 +16,8 @@ from comfy.ldm.modules.attention import optimized_attention
 from comfy.patcher_extension import CallbacksMP
 from torch import Tensor
 
-from ...ipadapter_core import Site, attention, comfyui_block, decoupled_attention, unet_sites
-from ..layout import KEY
+from ...ipadapter_core import Site, add_image_attention, attention_by_heads, comfyui_block, unet_sites
+from ..layout import KEY, Grid
 from ..models import Adapter
 from ..reference import Reference
 from .fit import check_base, text_projection
@@ -46,17 +46,16 @@ class LayerPatch:
         self.added += ((callback, kwargs),)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any]) -> Tensor:
-        heads = extra_options["n_heads"]
-
-        def text(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-            if self.previous is not None:
-                return self.previous(q, k, v, extra_options)
-            precision = extra_options.get("attn_precision")
-            return optimized_attention(q, k, v, heads, attn_precision=precision, transformer_options=extra_options)
-
-        images = images_of(extra_options, self.index, q, lambda: _grid(extra_options), self.positions)
+        if self.previous is None:
+            text = optimized_attention(
+                q, k, v, extra_options["n_heads"], attn_precision=extra_options.get("attn_precision"),
+                transformer_options=extra_options,
+            )  # fmt: skip
+        else:
+            text = self.previous(q, k, v, extra_options)
+        images = images_of(extra_options, self.index, q, _grid, self.positions)
         # The image's few tokens need no special kernel: torch's own, so that a low-precision one never changes them.
-        out = decoupled_attention(q, k, v, images, text, partial(attention, num_heads=heads))
+        out = add_image_attention(text, q, images, attention_by_heads)
         for callback, kwargs in self.added:
             sigma = float(extra_options["sigmas"][0]) if "sigmas" in extra_options else kwargs["sigma_start"]
             if kwargs["sigma_end"] <= sigma <= kwargs["sigma_start"]:
@@ -70,6 +69,14 @@ class UNet(Host):
     def sites(self, model: Any) -> list[Site]:
         unet = model.get_model_object("diffusion_model")
         return unet_sites((name for name, _ in unet.named_modules()), getattr(unet, "num_res_blocks", 2))
+
+    def heads(self, model: Any) -> Mapping[int, int]:
+        unet = model.get_model_object("diffusion_model")
+        found = _heads.get(unet)
+        if found is None:
+            # Walking some thousand modules takes longer than all else that is due before a run.
+            found = _heads[unet] = {site.index: unet.get_submodule(site.comfyui).heads for site in self.sites(model)}
+        return found
 
     def check(self, adapter: Adapter, model: Any, sites: list[Site]) -> None:
         check_base(adapter, model, sites)
@@ -91,7 +98,11 @@ class UNet(Host):
         return clone
 
 
-def _grid(options: Mapping[str, Any]) -> tuple[int, int]:
+# Heads by index of a site of the UNets that are alive.
+_heads: weakref.WeakKeyDictionary[Any, Mapping[int, int]] = weakref.WeakKeyDictionary()
+
+
+def _grid(options: Mapping[str, Any]) -> Grid:
     height, width = options["activations_shape"][-2:]
     return height, width
 

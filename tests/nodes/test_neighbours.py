@@ -169,7 +169,7 @@ def test_precision_follows_the_base(weights: torch.dtype, compute: torch.dtype, 
     with models.Calls(model) as calls:
         models.sample(models.apply(model, adapter(), prompt), models.text(5), models.text(0), steps=1)
     (call,) = calls
-    k, v, _ = call["options"]["image_prompt_kv"][0].layers[1]
+    k, v, *_ = call["options"]["image_prompt_kv"][0].layers[1]
     error = figures.relative(call["output"].float(), prediction(models.apply(exact, adapter(), prompt)))
     print(f"\nbase in {weights}, computed in {compute}: K' in {k.dtype}, against fp32 {error:.1e}")
     assert k.dtype == v.dtype == compute

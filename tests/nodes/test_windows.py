@@ -98,7 +98,11 @@ def test_windows_that_move_in_every_step_keep_few_tensors(pictures: int, kept: i
         """In place of the model, which has nothing to do with it."""
         windows.add(tuple(options["context_window"].index_list))
         given = options["image_prompt_kv"][0]
-        for tensor in (given.mask, *(part for image in given.layers.values() for part in image[:2])):
+        for tensor in (
+            given.where.mask,
+            *given.where.factors.values(),
+            *(part for image in given.layers.values() for part in image[:2]),
+        ):
             alive[id(tensor)] = weakref.ref(tensor)
         found = [tensor for reference in alive.values() if (tensor := reference()) is not None]
         counts.append(sum(tensor.numel() * tensor.element_size() for tensor in found) / 2**20)

@@ -112,18 +112,24 @@ class JointAttention:
     def __call__(self, func: Any, q: Tensor, k: Tensor, v: Tensor, heads: int, *args: Any, **kwargs: Any) -> Tensor:
         call = func if self.previous is None else partial(self.previous, func)
         out = call(q, k, v, heads, *args, **kwargs)
-        height, width = self.options[GRID]
+        height, width = _grid(self.options)
         size = height * width
-        q_image, k_image, v_image = q[:, -size:], k[:, -size:], v[:, -size:].flatten(2)
+        q_image = q[:, -size:]
+        k_image, v_image = (core.split_heads(x[:, -size:].flatten(2), heads) for x in (k, v))
         images = [
-            core.ImageKV(torch.cat([k_image, image.k], 1), torch.cat([v_image, image.v], 1), image.factor)
-            for image in doors.images_of(self.options, self.index, q_image, lambda: (height, width))
+            image._replace(k=torch.cat([k_image, image.k], 2), v=torch.cat([v_image, image.v], 2))
+            for image in doors.images_of(self.options, self.index, q_image, _grid)
         ]
-        attend = partial(core.attention, num_heads=heads)
-        return torch.cat([out[:, :-size], core.add_image_attention(out[:, -size:], q_image, images, attend)], 1)
+        added = core.add_image_attention(out[:, -size:], q_image, images, core.attention_by_heads)
+        return torch.cat([out[:, :-size], added], 1)
 
 
 GRID = "joint_grid"
+
+
+def _grid(options: Mapping[str, Any]) -> tuple[int, int]:
+    height, width = options[GRID]
+    return height, width
 
 
 class JointBlock:
@@ -149,6 +155,9 @@ class Joint(doors.Host):  # type: ignore[name-defined, misc]
             core.Site(i, ("joint", i), f"transformer_blocks.{i}.attn", f"joint_blocks.{i}.x_block.attn")
             for i in range(len(blocks))
         ]
+
+    def heads(self, model: Any) -> dict[int, int]:
+        return {site.index: HEADS for site in self.sites(model)}
 
     def check(self, adapter: Any, model: Any, sites: list[Any]) -> None:
         if adapter.spec.layers != tuple(site.index for site in sites):
