@@ -109,8 +109,10 @@ def layer_words(shares: dict[int, float], sites: Sequence[Site]) -> str:
     """The layers that these shares mean, for people: "0-3: 1, 9-15: 1 of 16 attention modules (0-5 down, ...)"."""
     modules = _modules(sites)
     of_module = {modules[_place(site)].t: shares.get(site.index, 0.0) for site in sites}
-    sections = {section: [m.t for m in modules.values() if m.section == section] for section in FORWARD}
-    where = ", ".join(f"{_span(ts)} {WORDS[section]}" for section, ts in sections.items() if ts)
+    sections: dict[str, list[int]] = {}
+    for module in modules.values():
+        sections.setdefault(module.section, []).append(module.t)
+    where = ", ".join(f"{_span(ts)} {WORDS.get(section, section)}" for section, ts in sections.items())
     runs: list[tuple[list[int], float]] = []
     for t, share in of_module.items():
         if runs and runs[-1][1] == share:
@@ -131,8 +133,9 @@ def _place(site: Site) -> tuple[Any, ...]:
 
 
 def _modules(sites: Sequence[Site]) -> dict[tuple[Any, ...], _Module]:
-    """The attention modules by place, in forward order."""
-    places = sorted({_place(site) for site in sites}, key=lambda place: (FORWARD.index(place[0]), *place[1:]))
+    """The attention modules by place, in forward order; sections of a transformer come in the sites' own order."""
+    order = list(dict.fromkeys((*FORWARD, *(str(site.place[0]) for site in sites))))
+    places = sorted({_place(site) for site in sites}, key=lambda place: (order.index(place[0]), *place[1:]))
     return {place: _Module(t, len(places), place[0]) for t, place in enumerate(places)}
 
 
@@ -143,7 +146,7 @@ def _named(layers: Layers, modules: Sequence[_Module]) -> dict[int, float] | Non
         return None
     shares = dict.fromkeys(range(len(modules)), 0.0)
     for name, share in named.items():
-        found = [module.t for module in modules if name in (module.t, WORDS[module.section])]
+        found = [module.t for module in modules if name in (module.t, WORDS.get(module.section))]
         if not found:
             raise ValueError(
                 f"the layer weights name {name!r}, and this model has the attention modules 0 to {len(modules) - 1}: "
