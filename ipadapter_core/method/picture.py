@@ -11,9 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-CROPS = ("centre", "top", "bottom", "left", "right", "pad", "stretch")
+from .sharpen import sharpened
+
+CROPS = ("centre", "top", "bottom", "left", "right", "pad", "stretch", "letterbox")
 MAX_RATIO = 8  # longer pictures are cut to this before they are resized, so that no thin one grows without bound
 WHITE = (255, 255, 255)
+GROUNDS = {"pad": WHITE, "letterbox": (0, 0, 0)}  # of the crops that keep the whole picture
 
 
 def to_pil(picture: Tensor) -> Image.Image:
@@ -38,7 +41,7 @@ def on_white(image: Image.Image) -> Image.Image:
 def square(image: Image.Image, size: int, crop: str = "centre") -> Image.Image:
     """Cut an RGB image to `size` x `size`: shortest side to `size` (bicubic), then the named part of the longer side.
 
-    "pad" keeps the whole picture on a white square, "stretch" ignores its proportions.
+    "pad" keeps the whole picture on a white square, "letterbox" on a black one, "stretch" ignores its proportions.
     "centre" equals open_clip's own preprocessing, value for value.
     """
     if crop not in CROPS:
@@ -46,10 +49,10 @@ def square(image: Image.Image, size: int, crop: str = "centre") -> Image.Image:
     width, height = image.size
     if crop == "stretch":
         return image.resize((size, size), Image.Resampling.BICUBIC)
-    if crop == "pad":
+    if crop in GROUNDS:
         scale = size / max(width, height)
         inner = image.resize((max(1, round(width * scale)), max(1, round(height * scale))), Image.Resampling.BICUBIC)
-        ground = Image.new("RGB", (size, size), WHITE)
+        ground = Image.new("RGB", (size, size), GROUNDS[crop])
         ground.paste(inner, ((size - inner.width) // 2, (size - inner.height) // 2))
         return ground
     image = _bounded(image, crop)
@@ -77,17 +80,25 @@ def _bounded(image: Image.Image, crop: str) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-def encoder_views(pictures: Tensor, size: int, crop: str = "centre") -> Tensor:
+def encoder_views(pictures: Tensor, size: int, crop: str = "centre", sharpening: float = 0.0) -> Tensor:
     """Pictures [B, H, W, 1, 3 or 4] of 0..1 to what the encoder sees: [B, size, size, 3], 8 bit values as floats.
 
+    sharpening: of the square, 0 (nothing) to 1.
     Raises ValueError for an empty batch or a picture without pixels.
     """
     if pictures.ndim != 4 or 0 in pictures.shape:
         raise ValueError(
             f"the reference has no pixels (shape {tuple(pictures.shape)}): expected [batch, height, width, 3]"
         )
-    cut = [np.asarray(square(to_pil(picture), size, crop)) for picture in pictures]
-    return torch.from_numpy(np.stack(cut)).float() / 255
+    views = [_as_tensor(square(to_pil(picture), size, crop)) for picture in pictures]
+    if sharpening:
+        views = [(sharpened(view[None], sharpening)[0] * 255).round() / 255 for view in views]
+    return torch.stack(views)
+
+
+def _as_tensor(image: Image.Image) -> Tensor:
+    """[H, W, 3] of 0..1."""
+    return torch.from_numpy(np.array(image)).float() / 255
 
 
 def square_around(image: Image.Image, box: tuple[float, float, float, float], size: int) -> Image.Image:

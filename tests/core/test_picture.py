@@ -90,16 +90,17 @@ def test_sides(turned):
     print(mean)
     assert mean[start] == pytest.approx(255 / 6, abs=2)
     assert mean[end] == pytest.approx(255 * 5 / 6, abs=2)
-    for crop in {"centre", "top", "bottom", "left", "right", "stretch"} - {start, end}:
+    for crop in set(CROPS) - {"pad", "letterbox", start, end}:
         assert mean[crop] == pytest.approx(127.5, abs=1)
 
 
-def test_pad_shows_everything_on_white():
+@pytest.mark.parametrize(("crop", "ground"), [("pad", 255), ("letterbox", 0)])
+def test_everything_is_shown_on_a_ground(crop, ground):
     image = Image.new("RGB", (400, 100), (10, 20, 30))
-    seen = np.asarray(square(image, 224, "pad"))
+    seen = np.asarray(square(image, 224, crop))
     inside = (seen == (10, 20, 30)).all(-1)
     assert inside.sum() == 224 * 56
-    assert (seen[~inside] == 255).all()
+    assert (seen[~inside] == ground).all()
     assert inside[84:140].all()
 
 
