@@ -1,16 +1,19 @@
-"""What all nodes share: where they are found, their own sockets, and how a node says something."""
+"""What all nodes share: where they are found, their own sockets, and how a node says and shows something."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
-from comfy_api.latest import io
+from comfy_api.latest import io, ui
+from torch import Tensor
 
 CATEGORY = "image prompt"
 AdapterType = io.Custom("IMAGE_PROMPT_ADAPTER")
 PromptType = io.Custom("IMAGE_PROMPT")
 LayersType = io.Custom("IMAGE_PROMPT_LAYERS")
 RegionType = io.Custom("IMAGE_PROMPT_REGION")
+MAX_SHOWN = 16  # pictures on a node: each becomes a file of the server
 
 
 def say(node: type[io.ComfyNode], text: str) -> None:
@@ -18,3 +21,11 @@ def say(node: type[io.ComfyNode], text: str) -> None:
     server = sys.modules.get("server")  # ComfyUI's own, never imported for this
     if server is not None and node.hidden is not None and node.hidden.unique_id is not None:
         server.PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
+
+
+def shown(pictures: Sequence[Tensor] | Tensor) -> ui.PreviewImage | None:
+    """The first pictures, each [H, W, 3] of 0..1, to show on a node; outside of a running server there is none."""
+    server = sys.modules.get("server")
+    if server is None or getattr(getattr(server, "PromptServer", None), "instance", None) is None:
+        return None
+    return ui.PreviewImage(pictures[:MAX_SHOWN])

@@ -53,10 +53,13 @@ class OnnxGraph:
         onnx.save(model, str(path))
 
 
-def detector(path: Path, seed: int = 0, in_the_middle: bool = False, has_landmarks: bool = True) -> None:
+def detector(
+    path: Path, seed: int = 0, in_the_middle: bool = False, has_landmarks: bool = True, on_grey_ground: bool = False
+) -> None:
     """[1, 3, H, W] to nine outputs: scores, distances of boxes and of landmarks, for each of three strides.
 
-    in_the_middle: one face is found, in the middle; else some anywhere.
+    in_the_middle: one face is found, in the middle; else some anywhere. on_grey_ground: the one in the middle is only
+    found where the corner of what is looked at is grey.
     """
     graph = OnnxGraph(seed)
     named: dict[tuple[int, int], Any] = {}
@@ -71,7 +74,7 @@ def detector(path: Path, seed: int = 0, in_the_middle: bool = False, has_landmar
             rows = graph.add("Reshape", rows, graph.constant(np.array([-1, width])))
             if part == 0 and in_the_middle:
                 rows = (
-                    _only_middle(graph, values, rows)
+                    _only_middle(graph, values, rows, on_grey_ground)
                     if is_last
                     else graph.add("Sub", rows, graph.constant(np.float32(99)))
                 )
@@ -82,8 +85,8 @@ def detector(path: Path, seed: int = 0, in_the_middle: bool = False, has_landmar
     graph.save(path, shape, [named[key] for key in sorted(named)])
 
 
-def _only_middle(graph: OnnxGraph, values: str, rows: str) -> str:
-    """Scores that are high in the middle place alone."""
+def _only_middle(graph: OnnxGraph, values: str, rows: str, on_grey_ground: bool) -> str:
+    """Scores that are high in the middle place alone; on a grey ground, if asked for, and nowhere on another."""
     sizes = graph.add("Shape", values)
     height, width = (graph.add("Gather", sizes, graph.constant(np.array(axis))) for axis in (2, 3))
     half = [graph.add("Div", size, graph.constant(np.array(2))) for size in (height, width)]
@@ -94,7 +97,12 @@ def _only_middle(graph: OnnxGraph, values: str, rows: str) -> str:
     is_middle = graph.add("Cast", graph.add("Equal", numbers, place), to=TensorProto.FLOAT)
     column = graph.add("Unsqueeze", is_middle, graph.constant(np.array([1])))
     raised = graph.add("Mul", column, graph.constant(np.float32(198)))
-    return graph.add("Add", graph.add("Add", rows, raised), graph.constant(np.float32(-99)))
+    scores = graph.add("Add", graph.add("Add", rows, raised), graph.constant(np.float32(-99)))
+    if not on_grey_ground:
+        return scores
+    corner = graph.add("Gather", rows, graph.constant(np.array([0])))  # its bias alone where the corner is grey
+    contrast = graph.add("Abs", graph.add("Sub", corner, graph.constant(np.float32(-4))))
+    return graph.add("Sub", scores, graph.add("Mul", contrast, graph.constant(np.float32(99))))
 
 
 def recogniser(path: Path, seed: int = 1) -> None:

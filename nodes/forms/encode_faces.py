@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -15,20 +16,36 @@ from ...ipadapter_core.method.spec import IDENTITY_DIM
 from .. import folders
 from ..prompts.combined import CombinedPrompt
 from ..prompts.faces import FacePrompt
-from ..prompts.insight import CHOICES, Face, FaceModel, chosen, face_models, model_folder
-from ..sockets import CATEGORY, PromptType
+from ..prompts.insight import CHOICES, MISSING, Face, FaceModel, face_models, faces_of, model_folder
+from ..sockets import CATEGORY, MAX_SHOWN, PromptType, say, shown
 
 ALIGNED, BOX = FaceCrop("aligned", 256), FaceCrop("box", 336)  # what is shown
 
 
-def found_faces(image: Tensor, model: FaceModel, choice: str, index: int) -> list[Face]:
-    """The chosen faces of each picture [B, H, W, C]. Raises ValueError that names the picture without one."""
+def found_faces(
+    node: type[io.ComfyNode], image: Tensor, model: FaceModel, choice: str, index: int, missing: str
+) -> list[Face]:
+    """The chosen faces of the pictures [B, H, W, C]; pictures without one are named in the log and on the node.
+
+    Raises ValueError when no picture has one.
+    """
     if image.ndim != 4 or 0 in image.shape:
         raise ValueError(
             f"the pictures have no pixels (shape {tuple(image.shape)}): expected [batch, height, width, 3]"
         )
-    names = [f"picture {n + 1} of {len(image)}" for n in range(len(image))] if len(image) > 1 else ["the picture"]
-    return [face for picture, name in zip(image, names) for face in chosen(model.faces(picture), choice, index, name)]
+    found, without = faces_of(image, model, choice, index, missing)
+    if without:
+        text = absent(without, len(image), missing)
+        logging.warning("Encode Faces: %s", text)
+        say(node, text)
+    return found
+
+
+def absent(without: list[int], count: int, missing: str) -> str:
+    """What is said of pictures without a face, by their numbers from 0."""
+    numbers = ", ".join(str(number + 1) for number in without)
+    done = "skipped" if missing == MISSING[0] else "the last face is repeated"
+    return f"no face in picture{'s' * (len(without) > 1)} {numbers} of {count}: {done}"
 
 
 def known_identities(value: Any) -> Tensor:
@@ -64,6 +81,8 @@ class EncodeFaces(io.ComfyNode):
             description="Turns faces into an image prompt for FaceID adapters, and for those of Kolors. The face "
             "models of insightface, and the adapters trained on them, are for non-commercial research only.",
             search_aliases=["faceid", "face id", "insightface", "ipadapter faceid", "identity"],
+            has_intermediate_output=True,
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 io.Image.Input(
                     "image", optional=True,
@@ -96,6 +115,11 @@ class EncodeFaces(io.ComfyNode):
                     tooltip="ArcFace identities that are known already, as a tensor [faces, 512] of any pack; no face "
                     "model is needed then. As the face model gives them, not cut to length one.",
                 ),
+                io.Combo.Input(
+                    "missing", options=list(MISSING), default=MISSING[0], optional=True, advanced=True,
+                    tooltip="What becomes of pictures without a face: 'skip' (neutral) leaves them out, 'repeat the "
+                    "last' takes the face before, so that there is one for each frame of a film.",
+                ),
             ],
             outputs=[
                 PromptType.Output(display_name="image prompt"),
@@ -115,17 +139,18 @@ class EncodeFaces(io.ComfyNode):
     @classmethod
     def execute(
         cls, face_model: str, faces: str, index: int, average: bool, image: Tensor | None = None, encoder: Any = None,
-        identities: Any = None,
+        identities: Any = None, missing: str = MISSING[0],
     ) -> io.NodeOutput:  # fmt: skip
         if identities is not None:
             known = known_identities(identities)
             crops = None if image is None else given_crops(image, len(known))
         elif image is not None:
-            found = found_faces(image, FaceModel(face_model), faces, index)
+            found = found_faces(cls, image, FaceModel(face_model), faces, index, missing)
             known = torch.stack([face.identity for face in found])
             crops = lambda crop: torch.stack([face.cut(crop) for face in found])  # noqa: E731
         else:
             raise ValueError("Encode Faces has neither pictures nor identities: connect one of them")
         prompt: Any = FacePrompt(known, crops, encoder)
-        shown = [torch.ones(1, 64, 64, 3) if crops is None else crops(crop) for crop in (ALIGNED, BOX)]
-        return io.NodeOutput(CombinedPrompt((prompt,), "average") if average else prompt, *shown)
+        views = [torch.ones(1, 64, 64, 3) if crops is None else crops(crop) for crop in (ALIGNED, BOX)]
+        preview = None if crops is None else shown([face for view in views for face in view[: MAX_SHOWN // 2]])
+        return io.NodeOutput(CombinedPrompt((prompt,), "average") if average else prompt, *views, ui=preview)

@@ -18,6 +18,8 @@ from .. import folders
 INSTALL = 'pip install "insightface>=2.1" onnxruntime'
 # Squares that the detector looks at, in pixels. A face that fills its picture is only found in a small one.
 DETECTION_SIZES = (640, 512, 384, 256, 160)
+# A face that its picture's edges cut off is only found with ground around it: this part of a side, on every side.
+GROUND = 0.5
 # Of the published models: the files that find faces and that recognise them.
 PUBLISHED = {
     "buffalo_l": ("det_10g.onnx", "w600k_r50.onnx"),
@@ -100,6 +102,16 @@ class FaceModel:
         return sorted(faces, key=lambda face: face.box[0])
 
     def _found(self, bgr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Boxes [N, 5] and landmarks [N, 5, 2] in pixels of the picture; outside of it where a face is cut off."""
+        boxes, landmarks = self._detected(bgr)
+        if not len(boxes):
+            grounded, (left, top) = on_ground(bgr)
+            boxes, landmarks = self._detected(grounded)
+            boxes[:, :4] -= (left, top, left, top)
+            landmarks = landmarks - np.array([left, top], np.float32)
+        return boxes, landmarks
+
+    def _detected(self, bgr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         for size in DETECTION_SIZES:
             boxes, landmarks = self.detector.detect(bgr, input_size=(size, size))
             if len(boxes):
@@ -117,6 +129,16 @@ class FaceModel:
         if not torch.isfinite(identity).all():
             raise ValueError(f"the face model {self.name} gave NaN: its files are damaged, download them again")
         return identity
+
+
+def on_ground(picture: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+    """A picture [H, W, 3] on a larger ground of its mean colour, and left and top of it there, in pixels."""
+    height, width = picture.shape[:2]
+    top, left = round(height * GROUND), round(width * GROUND)
+    ground = np.empty((height + 2 * top, width + 2 * left, 3), picture.dtype)
+    ground[:] = picture.mean(axis=(0, 1)).round()
+    ground[top : top + height, left : left + width] = picture
+    return ground, (left, top)
 
 
 def _insightface() -> tuple[Any, tuple[type[Exception], ...]]:
@@ -138,12 +160,10 @@ CHOICES = ("largest", "leftmost", "index", "all")
 def chosen(faces: list[Face], choice: str, index: int, where: str) -> list[Face]:
     """The faces that are meant, of one picture's from left to right. `where` names the picture.
 
-    Raises ValueError when there is no face, or none of that index.
+    Raises ValueError when there is none of that index.
     """
     if not faces:
-        raise ValueError(
-            f"no face was found in {where}: use a picture where a face is larger, less turned and not covered"
-        )
+        return []
     if choice == "all":
         return faces
     if choice == "largest":
@@ -158,6 +178,33 @@ def chosen(faces: list[Face], choice: str, index: int, where: str) -> list[Face]
             f"{where} has {count}, and face {index} was asked for (0 is the leftmost): choose at most {len(faces) - 1}"
         )
     return [faces[index]]
+
+
+MISSING = ("skip", "repeat the last")
+
+
+def faces_of(image: Tensor, model: FaceModel, choice: str, index: int, missing: str) -> tuple[list[Face], list[int]]:
+    """The chosen faces of pictures [B, H, W, C], and the numbers of the pictures without one, from 0.
+
+    missing: these are left out ("skip"), or have the faces of the last picture before them that has some, the first
+    ones those of the next ("repeat the last"), so that frames keep their places.
+    Raises ValueError when no picture has a face.
+    """
+    count = len(image)
+    names = [f"picture {number + 1} of {count}" if count > 1 else "the picture" for number in range(count)]
+    found = [chosen(model.faces(picture), choice, index, name) for picture, name in zip(image, names)]
+    without = [number for number, faces in enumerate(found) if not faces]
+    if len(without) == count:
+        where = f"any of {count} pictures" if count > 1 else "the picture"
+        raise ValueError(
+            f"no face was found in {where}: use a picture where a face is larger, less turned and not covered"
+        )
+    if missing == "repeat the last":
+        last = next(faces for faces in found if faces)
+        found = [last := faces or last for faces in found]
+    elif missing != "skip":
+        raise ValueError(f"unknown choice {missing!r} for pictures without a face: choose one of {', '.join(MISSING)}")
+    return [face for faces in found for face in faces], without
 
 
 def face_models() -> list[str]:

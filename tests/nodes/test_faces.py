@@ -211,12 +211,65 @@ def test_missing_and_damaged_models(root: Path) -> None:
     face_models.recogniser(folder / "w600k_r50.onnx")
     refusal("no face was found in the picture", image=torch.full((1, 64, 64, 3), 0.5))
     square = image()[0, :640, :640]
-    refusal("no face was found in picture 2 of 2", image=torch.stack([square, torch.full_like(square, 0.5)]))
+    assert len(encode(root, image=torch.stack([square, torch.full_like(square, 0.5)]))[1]) == 1
+    refusal("no face was found in any of 2 pictures", image=torch.full((2, 64, 64, 3), 0.5))
     face_models.detector(folder / "det_10g.onnx", in_the_middle=True)
     refusal("the picture has 1 face, and face 1 was asked for (0 is the leftmost)", faces="index", index=1)
     refusal("the pictures have no pixels", image=torch.zeros(1, 0, 8, 3))
     face_models.detector(folder / "det_10g.onnx", has_landmarks=False)
     refusal("gives no landmarks")
+
+
+def frames(root: Path) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Six frames, the first, the third and the last two even grey, which has no face; the faces of the others."""
+    write(root / "buffalo_l")
+    photos = [image()[0, :400, :400], image()[0, :400, -400:]]
+    grey = torch.full_like(photos[0], 0.5)
+    model = faces.FaceModel("buffalo_l")
+    largest = [max(model.faces(one), key=lambda face: face.area).identity for one in photos]
+    return torch.stack([grey, photos[0], grey, photos[1], grey, grey]), largest
+
+
+def test_frames_without_a_face_are_skipped_and_named(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    film, (first, second) = frames(root)
+    with caplog.at_level("WARNING"):
+        prompt, aligned, box = encode(root, image=film)
+    print(f"\n{caplog.messages}")
+    assert caplog.messages == ["Encode Faces: no face in pictures 1, 3, 5, 6 of 6: skipped"]
+    assert torch.equal(prompt.identities(), torch.stack([first, second])) and len(aligned) == len(box) == 2
+
+
+def test_frames_keep_their_places_where_faces_are_repeated(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    film, (first, second) = frames(root)
+    prompt, aligned, _ = encode(root, image=film, missing="repeat the last")
+    assert torch.equal(prompt.identities(), torch.stack([first, first, first, second, second, second]))
+    assert len(aligned) == 6 and "the last face is repeated" in caplog.text
+    caplog.clear()
+    assert len(encode(root, image=film[1:2], missing="repeat the last")[1]) == 1 and not caplog.messages
+    refusal("unknown choice 'no' for pictures without a face: choose one of skip", image=film, missing="no")
+    refusal("no face was found in any of 2 pictures", image=film[4:], missing="repeat the last")
+
+
+def test_a_face_that_fills_its_picture(root: Path) -> None:
+    """A detector that wants ground around a face finds it on a larger one; box, points and crops are the picture's."""
+    write(root / "buffalo_l", in_the_middle=True)
+    detector = faces.FaceModel("buffalo_l").detector
+    face_models.detector(root / "buffalo_l" / "det_10g.onnx", in_the_middle=True, on_grey_ground=True)
+    picture = np.zeros((200, 120, 3), np.uint8)
+    picture[:, :60] = 255  # the corner is white, and the mean grey
+    (face,) = faces.FaceModel("buffalo_l").faces(torch.from_numpy(picture) / 255)
+    grounded = np.full((400, 240, 3), picture.mean().round(), np.uint8)
+    grounded[100:300, 60:180] = picture
+    boxes, points = detector.detect(grounded, input_size=(640, 640))
+    assert len(boxes) == 1
+    expected = boxes[0, :4] - np.array([60, 100, 60, 100])
+    print(f"\nbox {np.round(face.box, 1)}, in the larger picture {np.round(boxes[0, :4], 1)}")
+    assert np.abs(np.array(face.box) - expected).max() <= 1e-3
+    assert np.abs(face.landmarks - (points[0] - np.array([60, 100]))).max() <= 1e-3
+    assert face.picture.shape == (200, 120, 3)
+    outside = faces.Face(picture, (-40.0, -40.0, 60.0, 60.0), face.landmarks, face.identity)
+    cut = outside.cut(core.FaceCrop("box", 100))
+    assert cut[:39].max() == 0 and cut[:, :39].max() == 0 and cut[42:, 42:].max() == 1
 
 
 def test_without_insightface(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
