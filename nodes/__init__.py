@@ -8,11 +8,13 @@ from .forms.apply import ApplyAdapter
 from .forms.combine import CombineImagePrompts
 from .forms.encode import EncodeImagePrompt
 from .forms.encode_faces import EncodeFaces
+from .forms.encode_tiles import EncodeImageTiles
 from .forms.frames import FrameWeights
 from .forms.image_prompt import ImagePromptNode
 from .forms.layers import LayerWeightsNode
 from .forms.load_adapter import LoadAdapter
 from .forms.load_encoder import LoadEncoder
+from .forms.noise import ReferenceNoise
 from .forms.pocket import DrawPocketPicture, LoadPocket
 from .forms.regions import RegionalPrompts, RegionNode
 from .forms.saved import LoadImagePrompt, SaveImagePrompt
@@ -20,6 +22,7 @@ from .forms.saved import LoadImagePrompt, SaveImagePrompt
 NODES: list[type[io.ComfyNode]] = [LoadAdapter, LoadEncoder, EncodeImagePrompt, ApplyAdapter, ImagePromptNode]
 NODES += [EncodeFaces, CombineImagePrompts, SaveImagePrompt, LoadImagePrompt, LoadPocket, DrawPocketPicture]
 NODES += [LayerWeightsNode, RegionNode, RegionalPrompts, FrameWeights]
+NODES += [EncodeImageTiles, ReferenceNoise]
 
 
 class ImagePromptExtension(ComfyExtension):

@@ -12,9 +12,9 @@ from ..apply import apply_adapter, layers_said
 from ..encoders import AUTO, TAGS, load_encoder
 from ..models import load_adapter
 from ..prompts.pictures import encode
-from ..sockets import CATEGORY, say
+from ..sockets import CATEGORY, say, shown
 from .controls import APPLY_INPUTS, CONTROL_INPUTS, MODEL, controls
-from .encode import ENCODE_INPUTS
+from .encode import ENCODE_INPUTS, VIEW_INPUTS
 
 
 class ImagePromptNode(io.ComfyNode):
@@ -41,9 +41,11 @@ class ImagePromptNode(io.ComfyNode):
                 *ENCODE_INPUTS,
                 *APPLY_INPUTS,
                 *CONTROL_INPUTS,
+                *VIEW_INPUTS,
             ],
             outputs=[io.Model.Output()],
             hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,
         )
 
     @classmethod
@@ -53,11 +55,12 @@ class ImagePromptNode(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, image: Tensor, adapter: str, encoder: str, crop: str, **settings: Any
-    ) -> io.NodeOutput:
-        prompt = encode(load_encoder(encoder, AUTO), image, crop)
+        cls, model: Any, image: Tensor, adapter: str, encoder: str, crop: str, sharpening: float = 0.0, size: int = 0,
+        **settings: Any,
+    ) -> io.NodeOutput:  # fmt: skip
+        prompt = encode(load_encoder(encoder, AUTO), image, crop, sharpening=sharpening, size=size)
         loaded = load_adapter(folders.path_of(folders.ADAPTERS, adapter))
         given = controls(**settings)
         patched = apply_adapter(model, loaded, prompt, **given)
         say(cls, layers_said(model, given["influence"]))
-        return io.NodeOutput(patched)
+        return io.NodeOutput(patched, ui=shown(prompt.pixels))

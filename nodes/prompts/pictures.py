@@ -12,6 +12,9 @@ from torch import Tensor
 from ...ipadapter_core import FaceCrop, Feature
 from ...ipadapter_core.method.picture import encoder_views
 from ..encoders import encode_zeros
+from ..sized import seeing_size
+
+AT_ONCE = 16  # pictures in one run of the encoder
 
 
 class ImagePrompt:
@@ -57,7 +60,17 @@ def digest_of(values: Tensor) -> str:
 
 
 def encoded(encoder: Any, pixels: Tensor) -> dict[Feature, Tensor]:
-    """Features of pictures [P, S, S, 3] in fp32. Raises ValueError when the encoder gives NaN."""
+    """Features of pictures [P, S, S, 3] in fp32, `AT_ONCE` of them at a time, so that long films need no more memory.
+
+    Raises ValueError when the encoder gives NaN.
+    """
+    parts = [_encoded(encoder, part) for part in pixels.split(AT_ONCE)]
+    if len(parts) == 1:
+        return parts[0]
+    return {feature: torch.cat([part[feature] for part in parts]) for feature in parts[0]}
+
+
+def _encoded(encoder: Any, pixels: Tensor) -> dict[Feature, Tensor]:
     output = encoder.encode_image(pixels)
     pooled, penultimate = output["image_embeds"].float(), output["penultimate_hidden_states"].float()
     if not (torch.isfinite(pooled).all() and torch.isfinite(penultimate).all()):
@@ -65,21 +78,36 @@ def encoded(encoder: Any, pixels: Tensor) -> dict[Feature, Tensor]:
     return {"pooled": pooled, "penultimate": penultimate}
 
 
-def encode(encoder: Any, image: Tensor, crop: str, mask: Tensor | None = None) -> ImagePrompt:
+def encode(
+    encoder: Any, image: Tensor, crop: str, mask: Tensor | None = None, sharpening: float = 0.0, size: int = 0
+) -> ImagePrompt:
     """Cut pictures [B, H, W, C] to the encoder's square; outside a mask [M, h, w] they become white.
 
-    Raises ValueError for an empty batch.
+    sharpening: of the square, 0 (nothing) to 1. size: of the square in pixels, 0 for the encoder's own.
+    Raises ValueError for an empty batch, and for a size that the encoder cannot see.
     """
     if mask is not None:
         image = _on_white(image, mask)
-    return ImagePrompt(encoder, encoder_views(image, encoder.image_size, crop))
+    seeing = seeing_size(encoder, size)
+    return ImagePrompt(seeing, encoder_views(image, seeing.image_size, crop, sharpening))
+
+
+def counted(image: Tensor, mask: Tensor | None = None) -> Tensor:
+    """What of pictures [B, H, W, C] counts, as [B, H, W] of 0..1: where they are opaque and a mask [M, h, w] is."""
+    alpha = image[..., 3] if image.shape[-1] == 4 else image.new_ones(image.shape[:3])
+    return alpha.clamp(0, 1) if mask is None else alpha.clamp(0, 1) * _fitted(image, mask)[..., 0]
 
 
 def _on_white(image: Tensor, mask: Tensor) -> Tensor:
+    mask = _fitted(image, mask)
+    rgb, alpha = image[..., :3], image[..., 3:]
+    return torch.cat([rgb * mask + (1 - mask), alpha], dim=-1)
+
+
+def _fitted(image: Tensor, mask: Tensor) -> Tensor:
+    """A mask of any size as [B, H, W, 1], one for each picture. Raises ValueError for an empty one."""
     if 0 in mask.shape:
         raise ValueError(f"the mask has no pixels (shape {tuple(mask.shape)}): connect a mask that is not empty")
-    rgb, alpha = image[..., :3], image[..., 3:]
-    mask = mask.reshape(-1, 1, *mask.shape[-2:]).to(rgb)
+    mask = mask.reshape(-1, 1, *mask.shape[-2:]).to(image)
     mask = comfy.utils.common_upscale(mask, image.shape[2], image.shape[1], "bilinear", "disabled").movedim(1, -1)
-    mask = comfy.utils.repeat_to_batch_size(mask, len(image))
-    return torch.cat([rgb * mask + (1 - mask), alpha], dim=-1)
+    return comfy.utils.repeat_to_batch_size(mask, len(image))

@@ -101,5 +101,5 @@ def check_encoder(spec: AdapterSpec, name: str, features: Tensor) -> None:
     if spec.feature_length not in (None, features.shape[1]):
         raise ValueError(
             f"the adapter {name} expects {spec.feature_length} hidden states of a picture, got {features.shape[1]} "
-            f"(an encoder for another size): load {encoder_name(spec)} with Load Image Encoder"
+            f"(seen at another size): load {encoder_name(spec)} with Load Image Encoder, and leave size at 0"
         )

@@ -56,7 +56,7 @@ def encoder(pooled: int = 1024, hidden: int = 1280) -> comfy.clip_vision.ClipVis
 @torch.inference_mode()  # as ComfyUI runs nodes
 def encode(image: Tensor, crop: str = "centre", mask: Tensor | None = None, using: Any = None) -> tuple[Any, Tensor]:
     """The node: an image prompt and what the encoder saw."""
-    return host.part("nodes.forms.encode").EncodeImagePrompt.execute(using or encoder(), image, crop, mask).result
+    return host.part("nodes.forms.encode").EncodeImagePrompt.execute(using or encoder(), image, crop, mask).result[:2]
 
 
 @torch.inference_mode()
