@@ -169,7 +169,8 @@ class Server:
             await self._follow(messages, reply["prompt_id"], progress)
             async with session.get(f"/history/{reply['prompt_id']}") as answer:
                 history = (await answer.json())[reply["prompt_id"]]
-        saved = [picture for output in history["outputs"].values() for picture in output.get("images", ())]
+        shown = [picture for output in history["outputs"].values() for picture in output.get("images", ())]
+        saved = [picture for picture in shown if picture["type"] == "output"]  # not those that nodes only show
         pictures = [self.folder / picture["type"] / picture["subfolder"] / picture["filename"] for picture in saved]
         return Result(history, pictures, time.monotonic() - start)
 

@@ -69,7 +69,7 @@ class EncodeImageTiles(io.ComfyNode):
         sharpening: float = 0.0, size: int = 0,
     ) -> io.NodeOutput:  # fmt: skip
         whole = encode(encoder, image, crop, sharpening=sharpening, size=size)
-        cut = tiling(*image.shape[1:3], rows, columns, overlap)
+        cut = tiling(image.shape[1], image.shape[2], rows, columns, overlap)
         tiles = ImagePrompt(whole.encoder, tile_views(image, cut, whole.encoder.image_size, sharpening))
         merged = TiledPrompt(whole, tiles, (len(cut.tops), len(cut.lefts)), mix)
         return io.NodeOutput(merged, tiles, masks_of(image, cut, soft), tiles.pixels, ui=shown(tiles.pixels))
