@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import folders
 from .forms import pocket
 from .forms.apply import ApplyAdapter
+from .forms.apply_in_masks import ApplyInMasks
 from .forms.combine import CombineImagePrompts
 from .forms.encode import EncodeImagePrompt
 from .forms.encode_faces import EncodeFaces
@@ -22,7 +23,7 @@ from .forms.saved import LoadImagePrompt, SaveImagePrompt
 NODES: list[type[io.ComfyNode]] = [LoadAdapter, LoadEncoder, EncodeImagePrompt, ApplyAdapter, ImagePromptNode]
 NODES += [EncodeFaces, CombineImagePrompts, SaveImagePrompt, LoadImagePrompt, LoadPocket, DrawPocketPicture]
 NODES += [LayerWeightsNode, RegionNode, RegionalPrompts, FrameWeights]
-NODES += [EncodeImageTiles, ReferenceNoise]
+NODES += [EncodeImageTiles, ApplyInMasks, ReferenceNoise]
 
 
 class ImagePromptExtension(ComfyExtension):
