@@ -15,11 +15,13 @@ from .forms.load_adapter import LoadAdapter
 from .forms.load_encoder import LoadEncoder
 from .forms.pocket import DrawPocketPicture, LoadPocket
 from .forms.regions import RegionalPrompts, RegionNode
+from .forms.record import ImageAttentionMap, RecordAttention
 from .forms.saved import LoadImagePrompt, SaveImagePrompt
 
 NODES: list[type[io.ComfyNode]] = [LoadAdapter, LoadEncoder, EncodeImagePrompt, ApplyAdapter, ImagePromptNode]
 NODES += [EncodeFaces, CombineImagePrompts, SaveImagePrompt, LoadImagePrompt, LoadPocket, DrawPocketPicture]
 NODES += [LayerWeightsNode, RegionNode, RegionalPrompts, FrameWeights]
+NODES += [RecordAttention, ImageAttentionMap]
 
 
 class ImagePromptExtension(ComfyExtension):

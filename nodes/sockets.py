@@ -11,6 +11,7 @@ AdapterType = io.Custom("IMAGE_PROMPT_ADAPTER")
 PromptType = io.Custom("IMAGE_PROMPT")
 LayersType = io.Custom("IMAGE_PROMPT_LAYERS")
 RegionType = io.Custom("IMAGE_PROMPT_REGION")
+RecordType = io.Custom("IMAGE_PROMPT_RECORD")
 
 
 def say(node: type[io.ComfyNode], text: str) -> None:
