@@ -14,8 +14,8 @@ from .forms.layers import LayerWeightsNode
 from .forms.load_adapter import LoadAdapter
 from .forms.load_encoder import LoadEncoder
 from .forms.pocket import DrawPocketPicture, LoadPocket
-from .forms.regions import RegionalPrompts, RegionNode
 from .forms.record import ImageAttentionMap, RecordAttention
+from .forms.regions import RegionalPrompts, RegionNode
 from .forms.saved import LoadImagePrompt, SaveImagePrompt
 
 NODES: list[type[io.ComfyNode]] = [LoadAdapter, LoadEncoder, EncodeImagePrompt, ApplyAdapter, ImagePromptNode]

@@ -99,12 +99,10 @@ def layers_of(words: str, sites: Sequence[Site]) -> list[int]:
 
 def _layer(recording: Recording, index: int, reference: int, steps: dict[int, int]) -> Tensor:
     """The mean map of a layer [B, h, w] over steps, each with its weight; 0 where nothing was ever predicted."""
-    total, weight = 0.0, 0.0
-    for step, number in steps.items():
-        found = recording.sums[index, reference, step]
-        total = total + number * found.total / found.count.clamp(min=1e-6)
-        weight = weight + number * (found.count > 0)
-    return total / weight.clamp(min=1)
+    found = [(recording.sums[index, reference, step], number) for step, number in steps.items()]
+    means = sum((number * one.total / one.count.clamp(min=1e-6) for one, number in found), torch.zeros(()))
+    weights = sum((number * (one.count > 0) for one, number in found), torch.zeros(()))
+    return means / weights.clamp(min=1)
 
 
 def _nothing(recording: Recording, reference: int, acted: set[int], layers: str, start: float, end: float) -> str:

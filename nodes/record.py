@@ -167,7 +167,7 @@ class Pass:
         recording.refusal = recording.refusal or refusal
         return None if refusal else cls(recording, chunks, excerpt, _progress(recording, options), x)
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch's own; what is kept is no part of a graph
     def keep(self, index: int, options: Mapping[str, Any], q: Tensor, text: Tensor) -> None:
         """The share of each reference in what site `index` attends; q, text: [B, N, D]."""
         height, width = options["activations_shape"][-2:]

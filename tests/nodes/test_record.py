@@ -263,6 +263,22 @@ def test_each_latent_has_its_map() -> None:
     assert (shares[0] > 0).all() and (shares[1] == 0).all() and (shares[2] > 0).all()
 
 
+@pytest.mark.slow
+def test_a_compiled_model_is_recorded_alike() -> None:
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    torch._dynamo.reset()
+    compiled = model().clone()
+    set_torch_compile_wrapper(compiled, backend="eager")
+    shares = []
+    for on in (compiled, model()):
+        patched, found = recorded(models.apply(on, adapter(), models.Features.random()))
+        shares.append(mapped(found, run(patched, steps=2, size=(8, 8))))
+    torch._dynamo.reset()
+    print(f"\ncompiled against not: {(shares[0] - shares[1]).abs().max():.1e}")
+    assert (shares[0] - shares[1]).abs().max() <= BAR
+
+
 def execute(found: Any, latents: Tensor, **inputs: Any) -> Any:
     given = {"reference": 0, "layers": "", "start_percent": 0.0, "end_percent": 1.0, "normalise": True} | inputs
     return forms.ImageAttentionMap.execute(found, {"samples": latents}, **given)
