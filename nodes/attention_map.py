@@ -34,8 +34,8 @@ class AttentionMap:
     def __str__(self) -> str:
         low, mean, high = (float(value) for value in (self.shares.min(), self.shares.mean(), self.shares.max()))
         return (
-            f"share of the picture {low:.2f} to {high:.2f}, {mean:.2f} in the mean; attention modules: "
-            f"{self.num_modules}, predictions: {self.num_predictions}"
+            f"share of the reference {low:.2f} to {high:.2f}, mean {mean:.2f}; attention modules {self.num_modules}, "
+            f"predictions {self.num_predictions}"
         )
 
 

@@ -47,6 +47,7 @@ class ImageAttentionMap(io.ComfyNode):
             description="Shows where a reference acts in the picture, by layer and by step.",
             search_aliases=["attention map", "heat map", "heatmap", "daam", "explain"],
             is_output_node=True,
+            hidden=[io.Hidden.unique_id],
             inputs=[
                 RecordType.Input("record", tooltip="From Record Attention, whose model the sampler has."),
                 io.Latent.Input("latent", tooltip="From that sampler, so that the map is made after it ran."),
