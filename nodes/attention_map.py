@@ -17,6 +17,7 @@ from ..ipadapter_core import Site, module_numbers
 from .record import Recording
 
 SECTIONS = {"down": "down", "middle": "mid", "up": "up"}  # the user's word to a site's
+RANGE = re.compile(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?")
 SCALE = 8  # pixels of the heat map along a latent pixel
 OPACITY = 0.8  # of the hottest place over a picture
 # Dark to light, so that it reads in grey as well; evenly spaced over 0 to 1.
@@ -45,7 +46,7 @@ def attention_map(
     """The mean share of a reference over the layers and predictions in which it acted, at the latents' size.
 
     reference: from 0 in the order of Apply. layers: "" for all, else numbers of attention modules in forward order,
-    from 0, or down, middle, up. start, end: progress, 0 to 1.
+    from 0, as in "3, 6-8", or down, middle, up. start, end: progress, 0 to 1.
     Raises ValueError where nothing of that kind was recorded.
     """
     if recording.refusal:
@@ -80,21 +81,22 @@ def layers_of(words: str, sites: Sequence[Site]) -> list[int]:
     Raises ValueError for a word that names none.
     """
     numbers = module_numbers(sites)
-    names = re.findall(r"[^,\s]+", words.lower())
+    names = [name for name in re.split(r"[,;\n]", words.lower()) if name.strip()]
     if not names:
         return [site.index for site in sites]
-    found: list[int] = []
+    found: set[int] = set()
     for name in names:
-        named = [
-            site.index for site in sites if str(numbers[site.index]) == name or site.place[0] == SECTIONS.get(name)
-        ]
+        match = RANGE.fullmatch(name)
+        span = range(int(match[1]), int(match[2] or match[1]) + 1) if match else range(0)
+        section = SECTIONS.get(name.strip())
+        named = [site.index for site in sites if numbers[site.index] in span or site.place[0] == section]
         if not named:
             raise ValueError(
-                f"there are no layers {name!r}: write numbers of attention modules from 0 to {max(numbers.values())}, "
-                "or down, middle, up, with commas between them; nothing for all"
+                f"there are no layers {name.strip()!r}: write attention modules from 0 to {max(numbers.values())}, as "
+                "in '3, 6-8', or down, middle, up, with commas between them; nothing for all"
             )
-        found += named
-    return sorted(set(found))
+        found.update(named)
+    return sorted(found)
 
 
 def _layer(recording: Recording, index: int, reference: int, steps: dict[int, int]) -> Tensor:

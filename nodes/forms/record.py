@@ -57,8 +57,8 @@ class ImageAttentionMap(io.ComfyNode):
                 ),
                 io.String.Input(
                     "layers", default="",
-                    tooltip="Which layers: numbers of attention modules in forward order, from 0, or down, middle, up, "
-                    "with commas between them. Neutral: nothing, all layers.",
+                    tooltip="Which layers: attention modules in forward order, from 0, as in '3, 6-8', or down, "
+                    "middle, up, with commas between them. Neutral: nothing, all layers.",
                 ),
                 io.Float.Input(
                     "start_percent", default=0.0, min=0.0, max=1.0, step=0.01,

@@ -139,6 +139,16 @@ def test_a_mask_leaves_nothing_outside() -> None:
     assert (ours - whole).abs().max() <= BAR
 
 
+def test_layers_by_number_range_and_section() -> None:
+    numbers = models.core.module_numbers(sites())
+
+    def named(words: str) -> set[int]:
+        return {numbers[index] for index in maps.layers_of(words, sites())}
+
+    assert named("") == set(range(16)) and named("3, 6-8") == {3, 6, 7, 8}
+    assert named("Middle") == {6} and named("down,up") == set(range(16)) - {6}
+
+
 def test_two_references_are_told_apart() -> None:
     left = torch.zeros(1, 16, 16)
     left[..., :8] = 1
@@ -304,7 +314,7 @@ def test_the_node_shows_it() -> None:
     ("inputs", "sentence"),
     [
         ({"reference": 1}, "there is no reference 1: the model has 1"),
-        ({"layers": "3, 77"}, "there are no layers '77': write numbers of attention modules from 0 to 15"),
+        ({"layers": "3, 77"}, "there are no layers '77': write attention modules from 0 to 15"),
         ({"layers": "upper"}, "there are no layers 'upper'"),
         ({"layers": "6"}, "reference 0 does not act in the layers '6'"),
         ({"picture": torch.rand(3, 8, 8, 3)}, "there are 3 pictures for 1 maps"),
