@@ -20,13 +20,15 @@ from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 from ..ipadapter_core import Site, attention_by_heads, image_share
-from .layout import IMAGES, KEY, UNKNOWN, Chunk, Excerpt, Role, excerpt_of
+from .layout import IMAGES, KEY, UNKNOWN, Chunk, Excerpt, excerpt_of
 from .progress import Progress
+from .stacks import Role
 
 RECORD = "image_prompt_record"  # in transformer_options: what records this forward pass; its wrappers' key
 RECORDING = "image_prompt_recording"  # in transformer_options: the run's
 STEPS = 50  # parts of the sampling that are told apart, so that any number of steps needs no more memory
 LARGEST = 64  # positions along a side of what is kept of a layer
+UNET = ("down", "mid", "up")  # sections of the models whose layers look for a record
 DIGESTS = 64  # runs whose latents are known again
 NOTHING = (
     "nothing has been recorded: the sampler has to run with the MODEL of this Record Attention. Connect it, or let the "
@@ -200,7 +202,14 @@ class Pass:
 
 
 def with_record(model: Any, sites: Sequence[Site]) -> tuple[Any, Record]:
-    """A clone of MODEL that is recorded while it is sampled, and the record; in place of one that is on it already."""
+    """A clone of MODEL that is recorded while it is sampled, and the record; in place of one that is on it already.
+
+    Raises ValueError for a kind of model whose layers do not look for a record.
+    """
+    if sites[0].place[0] not in UNET:
+        raise ValueError(
+            "attention is recorded in UNets only, and this model is another kind: leave Record Attention out"
+        )
     clone, record = model.clone(), Record()
     hooks = RecordHooks(record, sites)
     for kind, wrapper in ((WrappersMP.OUTER_SAMPLE, hooks.outer_sample), (WrappersMP.APPLY_MODEL, hooks.apply_model)):
