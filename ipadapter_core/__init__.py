@@ -17,7 +17,7 @@ from .facts.encoders import (
 from .facts.families import BY_NAME as FAMILIES
 from .facts.families import Family
 from .facts.lora import MATRICES, Lora, lora_of
-from .facts.presets import LAYER_WEIGHTS, layer_weights, layer_words, swapped_layers
+from .facts.presets import LAYER_WEIGHTS, layer_weights, layer_words, module_numbers, swapped_layers
 from .facts.unet import attention_names, comfyui_block, unet_sites
 from .facts.variants import VARIANTS, resolve_variant
 from .files.build import build_adapter, extra_keys, layer_widths
@@ -40,6 +40,7 @@ from .method.attention import (
     attention,
     attention_by_heads,
     decoupled_attention,
+    image_share,
     joint_attention,
     split_heads,
 )
@@ -119,6 +120,7 @@ __all__ = [
     "extra_keys",
     "find_base",
     "frame_weights",
+    "image_share",
     "image_tower",
     "joint_attention",
     "layer_weights",
@@ -127,6 +129,7 @@ __all__ = [
     "licence",
     "lora_of",
     "merged",
+    "module_numbers",
     "needs",
     "nothing",
     "picture_weights",

@@ -17,6 +17,7 @@ from .forms.load_adapter import LoadAdapter
 from .forms.load_encoder import LoadEncoder
 from .forms.noise import ReferenceNoise
 from .forms.pocket import DrawPocketPicture, LoadPocket
+from .forms.record import ImageAttentionMap, RecordAttention
 from .forms.regions import RegionalPrompts, RegionNode
 from .forms.saved import LoadImagePrompt, SaveImagePrompt
 
@@ -24,6 +25,7 @@ NODES: list[type[io.ComfyNode]] = [LoadAdapter, LoadEncoder, EncodeImagePrompt, 
 NODES += [EncodeFaces, CombineImagePrompts, SaveImagePrompt, LoadImagePrompt, LoadPocket, DrawPocketPicture]
 NODES += [LayerWeightsNode, RegionNode, RegionalPrompts, FrameWeights]
 NODES += [EncodeImageTiles, ApplyInMasks, ReferenceNoise]
+NODES += [RecordAttention, ImageAttentionMap]
 
 
 class ImagePromptExtension(ComfyExtension):

@@ -123,6 +123,12 @@ def layer_words(shares: dict[int, float], sites: Sequence[Site]) -> str:
     return f"layers {said or 'none'} of {len(modules)} ({where})"
 
 
+def module_numbers(sites: Sequence[Site]) -> dict[int, int]:
+    """The number of the attention module that each site is part of, by checkpoint index."""
+    modules = _modules(sites)
+    return {site.index: modules[_place(site)].t for site in sites}
+
+
 def _span(ts: Sequence[int]) -> str:
     return str(ts[0]) if len(ts) == 1 else f"{ts[0]}-{ts[-1]}"
 

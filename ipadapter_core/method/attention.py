@@ -96,6 +96,15 @@ def attention(q: Tensor, k: Tensor, v: Tensor, num_heads: int) -> Tensor:
     return attention_by_heads(q, split_heads(k, num_heads), split_heads(v, num_heads))
 
 
+def image_share(image: Tensor, text: Tensor) -> Tensor:
+    """|image| / (|text| + |image|): how much of the two terms of eq. 5, [B, N, D] each, is the picture's, by position.
+
+    image: the second term, weight and mask with it. [B, N] of 0..1 in fp32; 0 where both are 0.
+    """
+    of_image, of_text = (torch.linalg.vector_norm(part, dim=-1, dtype=torch.float32) for part in (image, text))
+    return of_image / (of_text + of_image).clamp(min=torch.finfo(torch.float32).tiny)
+
+
 class ImageKVLayer(nn.Module):
     """K' and V' of one cross-attention layer: image tokens [B, T, C] to two [B, T, D] (IP-Adapter, eq. 4)."""
 

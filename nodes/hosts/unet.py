@@ -19,6 +19,7 @@ from torch import Tensor
 from ...ipadapter_core import Site, add_image_attention, attention_by_heads, comfyui_block, unet_sites
 from ..layout import KEY, Grid
 from ..models import Adapter
+from ..record import RECORD
 from ..reference import Reference
 from .fit import check_base, text_projection
 from .host import Host, images_of
@@ -53,6 +54,8 @@ class LayerPatch:
             )  # fmt: skip
         else:
             text = self.previous(q, k, v, extra_options)
+        if (watch := extra_options.get(RECORD)) is not None:  # only while a run is recorded
+            watch.keep(self.index, extra_options, q, text)
         images = images_of(extra_options, self.index, q, _grid, self.positions)
         # The image's few tokens need no special kernel: torch's own, so that a low-precision one never changes them.
         out = add_image_attention(text, q, images, attention_by_heads)

@@ -50,7 +50,7 @@ def asked(name: str) -> prompts.Prompt:
 def test_there_are_these_workflows():
     published = "controlnet image_and_text image_prompt image_to_image inpaint sdxl t2i_adapter two_references"
     faces = "face_id_plus plus_face two_faces"
-    pocket = "controlnet fine_grained image_and_text image_prompt other_look two_references weights"
+    pocket = "attention_map controlnet fine_grained image_and_text image_prompt other_look two_references weights"
     assert sorted([*published.split(), *faces.split(), *(f"pocket_{name}" for name in pocket.split())]) == prompts.NAMES
 
 

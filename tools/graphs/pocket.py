@@ -13,6 +13,10 @@ ENCODER, STICKER = "pocket/", "pocket_sticker.safetensors"
 BESIDE = {"adapter": PLUS, "layers": MIDDLE_OFF}  # a picture beside text or a silhouette
 SIDE = 64
 SWEEP = (0.0, 0.2, 0.6, 1.2)
+SAMPLING = {
+    "seed": 42, "steps": 20, "cfg": GUIDANCE, "sampler_name": "ddim", "scheduler": "ddim_uniform", "denoise": 1.0,
+}  # fmt: skip
+LARGER = {"upscale_method": "lanczos", "scale_by": 4.0}
 TRY = "Nothing to download: *Load Pocket Model* comes with this pack. "
 
 
@@ -54,10 +58,8 @@ class PocketGraph(Graph):
         tall: int = 400,
     ) -> None:
         """Sampler, decoder and what is saved, in three columns; enlarged, since the page shows pictures as they are."""
-        settings = {"seed": 42, "steps": 20, "cfg": GUIDANCE, "sampler_name": "ddim", "scheduler": "ddim_uniform"}
-        images = self.decoded(column, vae, model, texts, latent, **settings, denoise=1.0)
-        larger = {"upscale_method": "lanczos", "scale_by": 4.0}
-        enlarged = self.add(column + 1, "ImageScaleBy", "Enlarge", image=images, **larger)["IMAGE"]
+        images = self.decoded(column, vae, model, texts, latent, **SAMPLING)
+        enlarged = self.add(column + 1, "ImageScaleBy", "Enlarge", image=images, **LARGER)["IMAGE"]
         self.add(column + 2, "SaveImage", title, tall, images=enlarged, filename_prefix=f"image_prompt/{name}")
 
 
@@ -199,12 +201,37 @@ def pocket_other_look() -> Graph:
     return graph
 
 
+def pocket_attention_map() -> Graph:
+    graph = PocketGraph()
+    graph.note(
+        f"**Where the picture acts, and where the text.** {TRY}\n\n"
+        "*Record Attention* keeps what the layers attended to, *Image Attention Map* shows it: bright where the "
+        "reference has the larger share. The text names a star, and takes it: the reference keeps the ground. Write "
+        "*up* or *3* into *layers*, or choose a part of the sampling.",
+        190,
+    )
+    pocket = graph.load()
+    reference = graph.drawn(0, "Reference", "heart", "blue", "pink", "dots", "small")
+    model = graph.prompted(1, pocket["MODEL"], reference, weight=TEXT_WEIGHT, **BESIDE)
+    recorded = graph.add(1, "ImagePromptRecord", model=model)
+    texts = graph.said(1, pocket["CLIP"], "a star")
+    latent = graph.latents(1, 2)
+    links = {"model": recorded["MODEL"], "positive": texts[0], "negative": texts[1], "latent_image": latent}
+    sampler = graph.add(2, "KSampler", **links, **SAMPLING)
+    images = graph.add(2, "VAEDecode", samples=sampler["LATENT"], vae=pocket["VAE"])["IMAGE"]
+    enlarged = graph.add(2, "ImageScaleBy", "Enlarge", image=images, **LARGER)["IMAGE"]
+    graph.add(3, "SaveImage", None, 300, images=enlarged, filename_prefix="image_prompt/pocket_attention_map")
+    shown = {"record": recorded["record"], "latent": sampler["LATENT"], "picture": enlarged}
+    graph.add(3, "ImagePromptAttentionMap", "Image Attention Map", 440, **shown)
+    return graph
+
+
 OFF_CENTRE = 27  # a seed that draws the shape well off the middle: up and to the right
 
 POCKET_GRAPHS = {
     make.__name__: make
     for make in (
         pocket_image_prompt, pocket_image_and_text, pocket_weights, pocket_fine_grained, pocket_two_references,
-        pocket_controlnet, pocket_other_look,
+        pocket_controlnet, pocket_other_look, pocket_attention_map,
     )
 }  # fmt: skip
