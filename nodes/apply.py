@@ -75,8 +75,8 @@ def layers_said(model: Any, influence: Influence) -> str:
 
 def _layer_weights(influence: Influence, sites: list[Site]) -> Mapping[int, float]:
     """The weight of each site by its index, sites that do nothing left out."""
-    is_given = isinstance(influence.layers, Mapping)
-    shares = influence.layers if is_given else layer_weights(influence.layers, sites)
+    layers = influence.layers
+    shares = layers if isinstance(layers, Mapping) else layer_weights(layers, sites)
     return {index: influence.weight * share for index, share in shares.items() if share}
 
 

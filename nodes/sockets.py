@@ -13,8 +13,8 @@ AdapterType = io.Custom("IMAGE_PROMPT_ADAPTER")
 PromptType = io.Custom("IMAGE_PROMPT")
 LayersType = io.Custom("IMAGE_PROMPT_LAYERS")
 RegionType = io.Custom("IMAGE_PROMPT_REGION")
-MAX_SHOWN = 16  # pictures on a node: each becomes a file of the server
 RecordType = io.Custom("IMAGE_PROMPT_RECORD")
+MAX_SHOWN = 16  # pictures on a node: each becomes a file of the server
 
 
 def say(node: type[io.ComfyNode], text: str) -> None:

@@ -21,15 +21,15 @@ MIDDLE_OFF = "middle off (as in older packs)"
 
 
 class _Module(NamedTuple):
-    """One attention module of a model: its number t, of how many, and its section."""
+    """One attention module of a model: its number t, of how many there are, and its section."""
 
     t: int
-    count: int
+    of: int
     section: str
 
 
 def _eased(ramp: Callable[[float], float]) -> Callable[[_Module], float]:
-    return lambda module: EDGE + (1 - EDGE) * ramp(module.t / module.count)
+    return lambda module: EDGE + (1 - EDGE) * ramp(module.t / module.of)
 
 
 def _weak(*sections: str) -> Callable[[_Module], float]:

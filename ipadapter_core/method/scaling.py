@@ -35,6 +35,6 @@ def scaled(k: Tensor, v: Tensor, weight: float | Tensor, scaling: str, num_pictu
     penalised = weight * (k.shape[-1] / FULL_WIDTH)
     if scaling == K_AND_V_PENALTY:
         return k * penalised, v * penalised
-    by_picture = v.unflatten(-2, (num_pictures, -1))
+    by_picture = v.reshape(*v.shape[:-2], num_pictures, -1, v.shape[-1])
     mean = by_picture.mean(-2, keepdim=True).expand_as(by_picture).flatten(-3, -2)
     return k * penalised, (v - mean) + mean * penalised

@@ -144,7 +144,7 @@ def _curve(curve: Any, values: float | Sequence[float] | None) -> Curve:
     if curve is not None and values is not None:
         raise ValueError("both curve and curve_values are connected: disconnect one of them")
     if values is not None:
-        return Curve.spread(values if isinstance(values, list | tuple) else [values])
+        return Curve.spread([values] if isinstance(values, int | float) else values)
     if curve is None:
         return Curve()
     curve = CurveInput.from_raw(curve)
