@@ -56,7 +56,7 @@ def _merged(value: Tensor, how: str, weights: Sequence[float]) -> Tensor:
     """[P, ...] to [1, ...]."""
     factor = torch.tensor(weights or [1.0] * len(value), dtype=value.dtype, device=value.device)
     factor = factor.view(-1, *[1] * (value.ndim - 1))
-    if how == "norm average":
+    if how == "norm average" and len(value) > 1:  # one picture stays as it is, "no picture" too
         value = torch.nn.functional.normalize(value, dim=-1)
     if how in ("average", "norm average"):
         if not weights:
