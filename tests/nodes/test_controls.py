@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -130,7 +131,7 @@ def cubic(place: float) -> float:
     """Fritsch and Carlson's monotone cubic through POINTS, written out, read at 128 places and straight between."""
     x, y = np.array(POINTS).T
     d = np.diff(y) / np.diff(x)
-    turns = [0.0 if a * b <= 0 else (a + b) / 2 for a, b in zip(d, d[1:])]
+    turns = [0.0 if a * b <= 0 else (a + b) / 2 for a, b in itertools.pairwise(d)]
     m = np.array([d[0], *turns, d[-1]])
     for i, slope in enumerate(d):
         length = float(np.hypot(m[i], m[i + 1]) / abs(slope))

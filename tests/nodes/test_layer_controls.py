@@ -1,4 +1,4 @@
-"""Layers of an image prompt, held to the formulas: presets with their factors, texts by layer, and the precise swaps."""
+"""Layers of an image prompt, held to formulas: presets with their factors, texts by layer, precise swaps."""
 
 from __future__ import annotations
 
