@@ -14,7 +14,7 @@ from tests.support import held, layer_formulas, models
 
 pytestmark = pytest.mark.comfy
 PROGRESS = (0.4, 0.7)
-LATENTS = 4
+LATENTS = 3
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def test_a_pair(first: str, second: str) -> None:
     progress = PROGRESS if "range" in (first, second) else PROGRESS[:1]
     calls = held.calls_of(product(pair), progress=progress, batch=LATENTS)
     assert len(calls) == len(progress) * (2 if "window" in (first, second) else 1)
-    held.hold(f"\n{first} and {second}", calls, formula(pair), other=[])
+    held.hold(f"\n{first} and {second}", calls, formula(pair))
 
 
 @pytest.mark.parametrize("name", CONTROLS)

@@ -224,6 +224,7 @@ def predict(unet: Any, call: Mapping[str, Any], references: Sequence[Said], sigm
     """
     options, roles, x = call["options"], tuple(call["roles"]), call["x"]
     window = options.get("context_window")
+    assert window is None or window.dim == 0, "a window along height or width cuts the mask"
     known = (options.get("ad_params") or {}).get("sub_idxs") if window is None else window.index_list
     latents = tuple(range(len(x) // len(roles)) if known is None else known)
     progress = progress_of(float(options["sigmas"][0]), sigmas)
