@@ -181,6 +181,7 @@ class Processor:
         return attn.to_out[0](out)
 
 
+@functools.cache
 def sites(unet: Any) -> dict[str, tuple[int, int]]:
     """Cross-attention layers of diffusers' UNet by name: checkpoint index, and attention module in forward order.
 
