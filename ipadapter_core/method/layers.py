@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 ALL = "all"  # every layer alike, as in the training
 SECTIONS = ("down", "middle", "up")
-PART = re.compile(rf"^\s*(?:(\d+)(?:\s*-\s*(\d+))?|({'|'.join(SECTIONS)}))\s*:\s*(\S+)\s*$")
+PART = re.compile(rf"^\s*(?:(\d{{1,3}})(?:\s*-\s*(\d{{1,3}}))?|({'|'.join(SECTIONS)}))\s*:\s*(\S+)\s*$")
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Layers:
                 continue
             match = PART.match(part)
             share = _number(match[4]) if match else None
-            if match is None or share is None:
+            if match is None or share is None or (match[2] and int(match[2]) < int(match[1])):
                 raise ValueError(
                     f"layer weights: {part.strip()!r} cannot be read: write a module, a range or one of "
                     f"{', '.join(SECTIONS)}, a colon and a number, as in '3: 0.5, 6-8: 1, up: 0.2'"
