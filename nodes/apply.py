@@ -49,7 +49,7 @@ def apply_adapter(
     inputs, unconditional = given_of(prompt, adapter.spec, adapter.name)
     if negative is not None:
         unconditional = negative_of(negative, adapter.spec, adapter.name)
-    check_weights(picture_weights, inputs.rows)
+    check_weights(picture_weights, inputs.rows, combine)
     reference = Reference(
         adapter=adapter,
         inputs=inputs,

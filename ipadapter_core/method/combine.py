@@ -15,6 +15,8 @@ from .given import Given
 CONCATENATE, ONE_FOR_EACH = "concatenate", "one for each latent"
 # What makes one picture's features of several. The first two in this order, as they always were.
 MERGES = ("average", "norm average", "add", "subtract", "max", "min")
+MEANS = MERGES[:2]
+LEAST = 1e-6  # of the sum of weights that a mean is divided by
 COMBINE = (CONCATENATE, "average", ONE_FOR_EACH, *MERGES[1:])
 
 
@@ -30,12 +32,14 @@ def picture_weights(text: str) -> tuple[float, ...]:
     return weights
 
 
-def check_weights(weights: Sequence[float], rows: int) -> None:
-    """Raises ValueError where there are weights, but not one for each picture."""
+def check_weights(weights: Sequence[float], rows: int, how: str) -> None:
+    """Raises ValueError where there are weights, but not one for each picture, and where a mean has no share at all."""
     if weights and len(weights) != rows:
         raise ValueError(
             f"there are {len(weights)} weights of pictures and {rows} pictures: give one for each, or none"
         )
+    if weights and how in MEANS and abs(sum(weights)) < LEAST:
+        raise ValueError("the weights of the pictures sum to 0, so they have no average: change one of them")
 
 
 def merged(given: Given, how: str, weights: Sequence[float] = ()) -> Given:
@@ -48,7 +52,7 @@ def merged(given: Given, how: str, weights: Sequence[float] = ()) -> Given:
         raise ValueError(f"unknown way to combine pictures {how!r}: choose one of {', '.join(COMBINE)}")
     if how not in MERGES:
         return given
-    check_weights(weights, given.rows)
+    check_weights(weights, given.rows, how)
     return Given(*(None if value is None else _merged(value, how, weights) for value in given))
 
 
@@ -58,13 +62,10 @@ def _merged(value: Tensor, how: str, weights: Sequence[float]) -> Tensor:
     factor = factor.view(-1, *[1] * (value.ndim - 1))
     if how == "norm average" and len(value) > 1:  # one picture stays as it is, "no picture" too
         value = torch.nn.functional.normalize(value, dim=-1)
-    if how in ("average", "norm average"):
+    if how in MEANS:
         if not weights:
             return value.mean(0, keepdim=True)
-        total = factor.sum()
-        if total == 0:
-            raise ValueError("the weights of the pictures sum to 0, so they have no average: change one of them")
-        return (value * factor).sum(0, keepdim=True) / total
+        return (value * factor).sum(0, keepdim=True) / factor.sum()
     value = value * factor if weights else value
     if how == "add":
         return value.sum(0, keepdim=True)

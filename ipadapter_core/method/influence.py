@@ -30,8 +30,9 @@ class Curve:
             raise ValueError(
                 f"a curve's progress is {progress}, expected ascending numbers from 0 to 1: sort its points"
             )
-        if not all(math.isfinite(factor) for _, factor in self.points):
-            raise ValueError(f"a curve has the points {self.points}: give each of them a number as its factor")
+        for point in self.points:
+            if not math.isfinite(point[1]):
+                raise ValueError(f"a curve has the point {point}: give it a number as its factor")
 
     @classmethod
     def window(cls, start: float, end: float) -> Curve:

@@ -135,8 +135,19 @@ def _weight(value: Any) -> tuple[float, tuple[float, ...]]:
         return value, ()
     if not value:
         raise ValueError("the weight is an empty list: give a number, or one for each latent")
-    frames = tuple(float(number) for number in value)
+    frames = _numbers("weight", value)
     return (frames[0], ()) if len(set(frames)) == 1 else (1.0, frames)
+
+
+def _numbers(name: str, values: Sequence[Any]) -> tuple[float, ...]:
+    """What is linked to an input, as numbers."""
+    numbers = []
+    for value in values:
+        try:
+            numbers.append(float(value))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{name} has {value!r} in its list: link a list of numbers") from error
+    return tuple(numbers)
 
 
 def _curve(curve: Any, values: float | Sequence[float] | None) -> Curve:
@@ -144,10 +155,12 @@ def _curve(curve: Any, values: float | Sequence[float] | None) -> Curve:
     if curve is not None and values is not None:
         raise ValueError("both curve and curve_values are connected: disconnect one of them")
     if values is not None:
-        return Curve.spread([values] if isinstance(values, int | float) else values)
+        return Curve.spread(_numbers("curve_values", [values] if isinstance(values, int | float | str) else values))
     if curve is None:
         return Curve()
     curve = CurveInput.from_raw(curve)
+    if not curve.points:
+        raise ValueError("the curve has no points: draw at least one in Curve Editor, or disconnect it")
     drawn = {min(max(float(x), 0.0), 1.0) for x, _ in curve.points}
     places = sorted(drawn | {point / POINTS for point in range(POINTS + 1)})
     return Curve(tuple((place, float(curve.interp(place))) for place in places))

@@ -43,7 +43,7 @@ def test_what_is_nothing_and_what_is_not():
     [
         (lambda: Curve(((0.5, 1), (0.2, 1))), r"progress is \[0.5, 0.2\], expected ascending numbers from 0 to 1"),
         (lambda: Curve(((0, 1), (50, 1))), "expected ascending numbers from 0 to 1"),
-        (lambda: Curve(((0, 1), (1, float("nan")))), "give each of them a number"),
+        (lambda: Curve(((0, 1), (1, float("nan")))), "give it a number"),
         (lambda: Influence(weight=float("inf")), "weight of the image prompt is inf"),
         (lambda: Influence(layers={1: float("nan")}), "weight of the image prompt is nan"),
         (lambda: Influence(mask=torch.zeros(1, 0, 8)), r"no pixels \(shape \(1, 0, 8\)\)"),
