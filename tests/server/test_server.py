@@ -68,6 +68,32 @@ def test_a_b_a_and_without(server: Server, graph: dict[str, Any]) -> None:
     assert len({base, a, b}) == 3
 
 
+def test_regional_prompts_with_a_gap_are_apply_after_apply(server: Server, graph: dict[str, Any]) -> None:
+    """Through /prompt: two regions on sockets 0 and 3, with masks of different sizes, and their own settings."""
+    masks: list[dict[str, Any]] = [
+        {"value": 0.75, "width": 64, "height": 64},
+        {"value": 0.5, "width": 24, "height": 40},
+    ]
+    settings = graph["apply"]["inputs"] | {"embeds_scaling": "K+V", "picture_weights": "0.5"}
+    prompt = graph | {f"mask{n}": {"class_type": "SolidMask", "inputs": mask} for n, mask in enumerate(masks)}
+    own = [settings | {"weight": 0.6, "mask": ["mask0", 0]}, settings | {"layers": "ease in", "mask": ["mask1", 0]}]
+    chain = copy.deepcopy(prompt)
+    chain["apply"]["inputs"] = own[0]
+    chain["second"] = {"class_type": "ImagePromptApply", "inputs": own[1] | {"model": ["apply", 0]}}
+    chain["sample"]["inputs"]["model"] = ["second", 0]
+    regional = copy.deepcopy(prompt)
+    for number, inputs in enumerate(own):
+        kept = {name: value for name, value in inputs.items() if name not in ("model", "adapter")}
+        regional[f"region{number}"] = {"class_type": "ImagePromptRegion", "inputs": kept}
+    grown = {"regions.region_0": ["region0", 0], "regions.region_3": ["region1", 0]}
+    sockets = {"model": ["models", 0], "adapter": ["adapter", 0], "text": ["models", 2]}
+    regional["apply"] = {"class_type": "ImagePromptRegions", "inputs": sockets | grown}
+    regional["sample"]["inputs"] |= {"model": ["apply", 0], "positive": ["apply", 1]}
+    found = digest(server, chain), digest(server, regional), digest(server, graph)
+    print(f"\nchain {found[0][:8]}, regions {found[1][:8]}, one Apply {found[2][:8]}")
+    assert found[0] == found[1] != found[2]
+
+
 def test_resident_memory_over_200_prompts(server: Server, graph: dict[str, Any]) -> None:
     process, resident, seen = psutil.Process(server.process.pid), {}, set()
     for number in range(1, 201):
