@@ -162,7 +162,10 @@ def _joined(blocks: Sequence[Block], new: Sequence[Block]) -> tuple[Block, ...]:
         if len(of) == 1:
             return of[0]
         device = of[-1].k[Role.CONDITIONAL].device
-        parts = [{role: torch.cat([block[part][role].to(device) for block in of]) for role in Role} for part in (1, 2)]
+        parts = (
+            {role: torch.cat([part[role].to(device) for part in parts]) for role in Role}
+            for parts in ([block.k for block in of], [block.v for block in of])
+        )
         return Block(tuple(index for block in of for index in block.indices), *parts)
 
     return tuple(whole(of) for of in by_shape.values())

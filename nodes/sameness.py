@@ -55,4 +55,4 @@ def _content(tensor: Tensor) -> Hashable:
     if tensor.nbytes > READ:
         return next(_numbers)
     values = tensor.detach().contiguous().cpu().view(torch.uint8)
-    return hashlib.blake2b(values.numpy(), digest_size=16).digest()
+    return hashlib.blake2b(values.numpy().data, digest_size=16).digest()

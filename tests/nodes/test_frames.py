@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tests.nodes.test_windows import sampled, windowed
 from tests.support import figures, formula, host, models
 
 pytestmark = pytest.mark.comfy
@@ -135,3 +138,43 @@ def test_windows_of_animatediff_evolved_choose_their_frames() -> None:
     excerpt = layout.excerpt_of({"ad_params": {"sub_idxs": [7, 2, 3]}}, 3, (16, 4, 8, 8))
     given = layouts.tensors((layout.Chunk(role),) * 2, excerpt, torch.device("cpu"), None)
     assert torch.equal(given.factor.flatten(), torch.tensor([FRAMES[row % 3] for row in (7, 2, 3)] * 2))
+
+
+def rss() -> float:
+    """MiB of this process; what was freed counts as freed."""
+    ctypes.CDLL(None).malloc_trim(0)
+    return psutil.Process().memory_info().rss / 2**20
+
+
+@pytest.mark.memory
+@pytest.mark.parametrize("frames", [16, 64, 256])
+def test_frames_hold_no_more_than_their_references(frames: int) -> None:
+    """In context windows of 16, with a picture, a mask and a weight for each frame: what grows is K', V' alone."""
+    host.part("nodes.kept").clear()
+    model, tokens = models.comfy_model("SD15", 32), 64
+    loaded = models.loaded_adapter(models.adapter_weights("base", model, num_tokens=tokens))
+    influence = Influence(0.8, frames=tuple(i / frames for i in range(frames)), mask=torch.rand(frames, 8, 8))
+    prompt = models.Features.random(frames, tokens=1)
+    patched = models.apply(model, loaded, prompt, influence=influence, combine="one for each latent")
+    held, windows = [], set()
+
+    def watch(_: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+        """In place of the model, which has nothing to do with it."""
+        images = args[-1]["image_prompt_kv"][0].layers.values()
+        windows.add(sum(part.numel() * part.element_size() for image in images for part in image[:2]) / 2**20)
+        held.append(rss() - before)
+        return x
+
+    patched = windowed(patched, 0, 16)
+    patched.add_wrapper(models.comfy.patcher_extension.WrappersMP.APPLY_MODEL, watch)
+    noise = torch.randn(frames, 4, 8, 8)
+    before = rss()
+    sampled(patched, noise, steps=20)
+    references = (frames + 1) * tokens * 2 * 4 * sum(loaded.model.widths.values()) / 2**20
+    (window,), kept = windows, min(host.part("nodes.layout").KEPT, frames // 16)
+    print(
+        f"\n{frames} frames, {len(held)} passes: RSS grows by {held[0]:.0f} MiB at first, {held[-1]:.0f} at last; "
+        f"all references are {references:.0f} MiB, a window {window:.1f}"
+    )
+    assert held[-1] <= references + kept * window + 48
+    assert held[-1] - held[kept] <= 4, "it does not grow from window to window"
