@@ -82,8 +82,8 @@ class Stack:
         k, v, weights, factors = (_joined(parts, device) for parts in zip(*(of_roles[role] for role in roles)))
         assert k is not None and v is not None
         of_layers = [heads[index] for index in self.indices]
-        by_heads = (_by_heads(x, of_layers) for x in self._weighted(k, v, weights))
-        return self._by_index(*by_heads, factors)
+        k, v = self._weighted(k, v, weights)
+        return self._by_index(_by_heads(k, of_layers), _by_heads(v, of_layers), factors)
 
     def _by_index(self, k: Sequence[Tensor], v: Sequence[Tensor], factors: Tensor | None) -> dict[int, ImageKV]:
         if factors is None:
