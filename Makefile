@@ -37,6 +37,7 @@ check-others: setup
 test: setup
 	$(BIN)/pytest tests/core tests/nodes tests/test_*.py -m "not gpu and not large and not memory"
 	$(BIN)/pytest tests/nodes -m large
+	$(BIN)/pytest tests/nodes -m memory
 	$(BIN)/pytest tests/server -m "not gpu and not memory"
 	$(BIN)/pytest tests/server -m memory
 	$(BIN)/pytest tests/training

@@ -150,6 +150,7 @@ class Layouts:
         weight = weight.to(device)
         frames, where = self.factors(areas, seen, device, torch.float32)
         if where is None:
+            assert frames is not None, "a factor is a mask, frames, or both"
             return ReferenceTensors(layers, factor=(frames * weight).to(dtype), weight=weight)
         factors = {grid: (factor * weight).to(dtype) for grid, factor in where.factors.items()}
         return ReferenceTensors(layers, Where(where.mask, factors, frames, weight), weight=weight)

@@ -5,10 +5,10 @@ Shapes: P pictures or faces, T image tokens, C width that K' and V' read, D widt
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import comfy.model_management
 import torch
@@ -17,7 +17,11 @@ from einops import rearrange
 from torch import Tensor
 
 from ..ipadapter_core import CONCATENATE, ONE_FOR_EACH, V_ONLY, Given, Influence, merged
+from ..ipadapter_core.method.combine import MERGES
+from . import kept
+from .kept import Block
 from .models import Adapter
+from .sameness import token_of, tokens_of, version_of
 from .stacks import KeysValues, Role, Rows, Stack, picked
 
 
@@ -85,28 +89,86 @@ class Constant:
         return {role: {k: v for stack in self.stacks for k, v in stack.of_role(role).items()} for role in Role}
 
 
-class Block(NamedTuple):
-    """K' and V' of the layers of one shape, as the adapter made them: by role, [L, P, T, D]."""
-
-    indices: tuple[int, ...]
-    k: Mapping[Role, Tensor]
-    v: Mapping[Role, Tensor]
-
-
 @torch.no_grad()
 def constant_keys_values(references: Sequence[Reference], device: torch.device, dtype: torch.dtype) -> list[Constant]:
     """K' and V' of references in their order, on `device` in `dtype`.
 
-    Each adapter is loaded once for all its references and released: no weight of it is held while the base runs.
+    Those of the last runs are kept (`kept.py`): where all are, no adapter is loaded and nothing is computed. Each other
+    adapter is loaded once for all its references and released: no weight of it is held while the base runs.
     """
-    made: dict[int, Constant] = {}
-    for adapter in dict.fromkeys(reference.adapter for reference in references):
-        with _loaded(adapter.patcher):
-            for position, reference in enumerate(references):
-                if reference.adapter is adapter:
-                    blocks = computed(reference, tuple(reference.layer_weights), device, dtype)
-                    made[position] = Constant(weighted(reference, blocks))
-    return [made[position] for position in range(len(references))]
+    requests: dict[Hashable, _Request] = {}
+    keys = [_key(reference, device, dtype) for reference in references]
+    for key, reference in zip(keys, references):
+        requests.setdefault(key, _Request(reference)).layers |= dict.fromkeys(reference.layer_weights)
+    states = {adapter: version_of(adapter.model) for adapter in dict.fromkeys(of.adapter for of in references)}
+    for key, request in requests.items():
+        request.entry = kept.find(key, request.reference.adapter, states[request.reference.adapter])
+    kept.sweep(requests)
+    for adapter in states:
+        missing = [request for request in requests.values() if request.reference.adapter is adapter and request.missing]
+        if missing:
+            with _loaded(adapter.patcher):
+                made = [computed(request.reference, request.missing, device, dtype) for request in missing]
+            # What loading and releasing count as changes are none.
+            states[adapter] = version_of(adapter.model)
+            for request, blocks in zip(missing, made):
+                request.made = _joined(request.blocks, blocks)
+    for key, request in requests.items():
+        if request.made:
+            adapter = request.reference.adapter
+            request.entry = kept.keep(key, adapter, states[adapter], request.made, device)
+    kept.load(request.entry for request in requests.values() if request.entry is not None)
+    for key, reference in zip(keys, references):
+        if (entry := requests[key].entry) is not None:
+            entry.adopt(reference.inputs)
+    return [Constant(weighted(reference, requests[key].blocks)) for key, reference in zip(keys, references)]
+
+
+@dataclass
+class _Request:
+    """What a run needs of K' and V' that are the same but for the weight. made: blocks, where some were computed."""
+
+    reference: Reference
+    layers: dict[int, None] = field(default_factory=dict)
+    entry: kept.Entry | None = None
+    made: tuple[Block, ...] = ()
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        return self.made if self.entry is None else self.entry.blocks()
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        known = {index for block in self.blocks for index in block.indices}
+        return tuple(index for index in self.layers if index not in known)
+
+
+def _key(reference: Reference, device: torch.device, dtype: torch.dtype) -> Hashable:
+    """All that unweighted K' and V' depend on, but for the layer and the adapter's own weights."""
+    base = () if reference.text_projection is None else tuple(map(token_of, reference.text_projection.parameters()))
+    given = tokens_of(reference.inputs), tokens_of(reference.unconditional)
+    merged_by = reference.picture_weights if reference.combine in MERGES else ()
+    request = reference.combine, merged_by, reference.shortcut_scale, base
+    return id(reference.adapter), *given, *request, device, dtype
+
+
+def _joined(blocks: Sequence[Block], new: Sequence[Block]) -> tuple[Block, ...]:
+    """Blocks of the same shapes as one."""
+    by_shape: dict[tuple[int, ...], list[Block]] = {}
+    for block in (*blocks, *new):
+        by_shape.setdefault(tuple(block.k[Role.CONDITIONAL].shape[1:]), []).append(block)
+
+    def whole(of: list[Block]) -> Block:
+        if len(of) == 1:
+            return of[0]
+        device = of[-1].k[Role.CONDITIONAL].device
+        parts = (
+            {role: torch.cat([part[role].to(device) for part in parts]) for role in Role}
+            for parts in ([block.k for block in of], [block.v for block in of])
+        )
+        return Block(tuple(index for block in of for index in block.indices), *parts)
+
+    return tuple(whole(of) for of in by_shape.values())
 
 
 @contextmanager
@@ -123,18 +185,18 @@ def computed(
 ) -> tuple[Block, ...]:
     """K' and V' of these layers on `device` in `dtype`, without a weight. The adapter is loaded."""
     tokens, model = _tokens(reference), reference.adapter.model
-    found = {role: model.keys_values(of_role, layers) for role, of_role in tokens.items()}
     shapes: dict[int, list[int]] = {}
     for index in layers:
         shapes.setdefault(model.widths[index], []).append(index)
 
-    def stack(role: Role, part: int, indices: list[int]) -> Tensor:
-        return torch.stack([found[role][index][part] for index in indices]).to(device, dtype)
+    def block(indices: list[int]) -> Block:
+        parts: tuple[dict[Role, Tensor], dict[Role, Tensor]] = {}, {}
+        for role, of_role in tokens.items():
+            for part, values in zip(parts, zip(*model.keys_values(of_role, indices).values())):
+                part[role] = torch.stack(values).to(device, dtype)
+        return Block(tuple(indices), *parts)
 
-    return tuple(
-        Block(tuple(indices), *({role: stack(role, part, indices) for role in tokens} for part in (0, 1)))
-        for indices in shapes.values()
-    )
+    return tuple(map(block, shapes.values()))
 
 
 def weighted(reference: Reference, blocks: Iterable[Block]) -> tuple[Stack, ...]:

@@ -63,8 +63,7 @@ class Stack:
         """K', V' [P, T, D] with the weights in them, and factors, by index of a site."""
         rows = self.rows[role]
         k, v = self._weighted(rows.k, rows.v, rows.weights)
-        factors = [None] * len(k) if rows.factors is None else rows.factors.unbind(0)
-        return {index: ImageKV(*image) for index, *image in zip(self.indices, k.unbind(0), v.unbind(0), factors)}
+        return self._by_index(k.unbind(0), v.unbind(0), rows.factors)
 
     def laid_out(
         self,
@@ -83,9 +82,13 @@ class Stack:
         k, v, weights, factors = (_joined(parts, device) for parts in zip(*(of_roles[role] for role in roles)))
         assert k is not None and v is not None
         of_layers = [heads[index] for index in self.indices]
-        k, v = (_by_heads(x, of_layers) for x in self._weighted(k, v, weights))
-        found = [None] * len(k) if factors is None else factors.unbind(0)
-        return {index: ImageKV(*image) for index, *image in zip(self.indices, k, v, found)}
+        k, v = self._weighted(k, v, weights)
+        return self._by_index(_by_heads(k, of_layers), _by_heads(v, of_layers), factors)
+
+    def _by_index(self, k: Sequence[Tensor], v: Sequence[Tensor], factors: Tensor | None) -> dict[int, ImageKV]:
+        if factors is None:
+            return {index: ImageKV(*image) for index, *image in zip(self.indices, k, v)}
+        return {index: ImageKV(*image) for index, *image in zip(self.indices, k, v, factors.unbind(0))}
 
     def _picked(self, of: Rows, rows: tuple[int, ...], frames: Tensor | None) -> Rows:
         picks = [None if part is None else picked(part, rows, 1) for part in of]
@@ -114,8 +117,10 @@ def stacked(kv: KeysValues) -> tuple[Stack, ...]:
         shapes.setdefault(tuple(image.k.shape), []).append(index)
 
     def of_role(layers: Mapping[int, ImageKV], indices: list[int]) -> Rows:
-        k, v = (torch.stack([layers[index][part] for index in indices]) for part in (0, 1))
+        k = torch.stack([layers[index].k for index in indices])
+        v = torch.stack([layers[index].v for index in indices])
         factors = [factor for index in indices if (factor := layers[index].factor) is not None]
+        assert len(factors) in (0, len(indices)), "a source gives all layers a factor, or none"
         return Rows(k, v, None, torch.stack(factors) if factors else None)
 
     return tuple(

@@ -22,6 +22,11 @@ Curve = models.core.Curve
 WrappersMP = models.comfy.patcher_extension.WrappersMP
 
 
+@pytest.fixture(autouse=True)
+def nothing_kept() -> None:
+    host.part("nodes.kept").clear()
+
+
 @functools.cache
 def adapter(family: str = "base") -> Any:
     return models.loaded_adapter(models.adapter_weights(family, models.comfy_model("SD15", 32)))
@@ -205,6 +210,7 @@ def test_a_partly_loaded_adapter_gives_the_same() -> None:
     reference = parts.Reference(loaded, features, zero, models.core.Influence(), weights)
 
     def keys_values() -> Any:
+        host.part("nodes.kept").clear()
         (constant,) = parts.constant_keys_values([reference], torch.device("cpu"), torch.float32)
         return constant.kv
 

@@ -143,6 +143,40 @@ def test_a_compiled_model_is_compiled_once() -> None:
     assert max(errors) <= 1e-5
 
 
+@pytest.mark.slow
+def test_a_compiled_model_with_all_controls_is_compiled_once() -> None:
+    """A mask, a curve, frames and a rescale: other numbers in them, and in the picture, compile nothing again."""
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    graphs = []
+
+    def backend(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    model = models.comfy_model("SD15", 32)
+    compiled = model.clone()
+    set_torch_compile_wrapper(compiled, backend=backend)
+    counts, errors = [], []
+    for seed in (1, 2):
+        influence = models.core.Influence(
+            1 / seed, curve=models.core.Curve(((0, 1), (1, 0.2 * seed))), frames=(0.5, seed), rescale=0.4 * seed,
+            mask=torch.rand(1, 9, 9, generator=torch.Generator().manual_seed(seed)),
+        )  # fmt: skip
+        prompt = models.Features.random(seed=seed)
+        patched, plain = (models.apply(on, adapter(), prompt, influence=influence) for on in (compiled, model))
+        ours, eager = (
+            models.sample(m, models.text(5), models.text(0), seed=seed, steps=2, batch=2) for m in (patched, plain)
+        )
+        errors.append(figures.relative(ours, eager))
+        counts.append(len(graphs))
+    torch._dynamo.reset()
+    print(f"\ngraphs after each run: {counts}; against the model as it is: {max(errors):.1e}")
+    assert counts[0] == counts[1] > 0
+    assert max(errors) <= 1e-5
+
+
 @pytest.mark.parametrize(
     ("weights", "compute", "bar"),
     [

@@ -197,7 +197,7 @@ def test_pag(patched: Any) -> None:
     assert len(perturbed) == 2
     for call in perturbed:
         k, v, *_ = call["options"]["image_prompt_kv"][0].layers[1]
-        both_k, both_v, _ = first["options"]["image_prompt_kv"][0].layers[1]
+        both_k, both_v, *_ = first["options"]["image_prompt_kv"][0].layers[1]
         conditional = first["roles"].index(0)
         assert torch.equal(k[0], both_k[conditional])
         assert torch.equal(v[0], both_v[conditional])
