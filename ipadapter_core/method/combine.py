@@ -36,10 +36,14 @@ def check_weights(weights: Sequence[float], rows: int, how: str) -> None:
     """Raises ValueError where there are weights, but not one for each picture, and where a mean has no share at all."""
     if weights and len(weights) != rows:
         raise ValueError(
-            f"there are weights of {len(weights)} pictures, and the image prompt has {rows}: give one each, or none"
+            f"{_counted(len(weights), 'weight')} of pictures for {_counted(rows, 'picture')}: give one each, or none"
         )
     if weights and how in MEANS and abs(sum(weights)) < LEAST:
         raise ValueError("the weights of the pictures sum to 0, so they have no average: change one of them")
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def merged(given: Given, how: str, weights: Sequence[float] = ()) -> Given:
