@@ -20,7 +20,7 @@ ORDERS = {
 
 
 def measure(bench: Bench, found: Findings) -> None:
-    unet = bench.studio.frozen.unet
+    unet = bench.studio.frozen.base.unet
     groups = [f"{group} ({len(layers_of(unet, [group]))})" for group in GROUPS]
     found.say(
         f"Image alone with `{GLOBAL}`, trained in all layers; only these cross-attention layers get it. Groups, "

@@ -16,9 +16,9 @@ LARGEST = 0.02  # mean squared error; drawings have 0.003 at most, noise 0.07. A
 PART = 32  # pictures at a time
 
 
-def told(pictures: Tensor, rows: slice) -> Tensor:
-    """Some rows of pictures [N, 3, 64, 64] to colour, background and pattern [N, 3]; -1 where none explains them."""
-    return torch.cat([_told(part[..., rows, :], rows) for part in pictures.split(PART)])
+def told(pictures: Tensor, rows: slice, columns: slice = slice(None)) -> Tensor:
+    """A part of pictures [N, 3, 64, 64] to colour, background and pattern [N, 3]; -1 where none explains it."""
+    return torch.cat([_told(part[..., rows, columns], rows, columns) for part in pictures.split(PART)])
 
 
 def wanted(scenes: Tensor) -> Tensor:
@@ -26,9 +26,9 @@ def wanted(scenes: Tensor) -> Tensor:
     return scenes[:, [COLOUR, BACKGROUND, PATTERN]]
 
 
-def _told(pictures: Tensor, rows: slice) -> Tensor:
+def _told(pictures: Tensor, rows: slice, columns: slice) -> Tensor:
     fills, grounds = (torch.tensor(list(palette.values())) / 255 for palette in (COLOURS, BACKGROUNDS))
-    tones = torch.where(pattern_masks()[..., rows, :], SHADE, 1.0)
+    tones = torch.where(pattern_masks()[..., rows, columns], SHADE, 1.0)
     drawn = grounds[:, None, :, None, None] * tones[None, :, None]  # backgrounds, patterns, channels, rows, columns
     to_ground = _errors(pictures, drawn.flatten(0, 1))
     to_fill = _errors(pictures, fills[:, :, None, None].expand(-1, -1, *pictures.shape[2:]))

@@ -21,12 +21,11 @@ from PIL import Image
 from torch import Tensor
 
 import ipadapter_core
-from ipadapter_core import Feature, Given, ImageKV, IPAdapter, Site, WeightsFile, nothing, read_adapter
+from ipadapter_core import Feature, Given, ImageKV, IPAdapter, WeightsFile, nothing, read_adapter
 from ipadapter_core.files.whole import whole
 from trainer.base.encoder import ImageEncoder
 from trainer.base.frozen import Frozen
 from trainer.base.processor import install
-from trainer.base.sites import unet_layers
 from trainer.settings.config import ModelConfig
 from trainer.step.adapter import is_appended, load_adapter
 
@@ -39,12 +38,13 @@ from ..training.judge import load as load_judge
 from ..training.sampling import Predict, sample
 from ..world.drawing import draw
 from ..world.scenes import random_scenes
+from .controlled import Steps, sides, steps
 from .orders import Order, World, build_world
 
 PART = 64  # pictures at a time
 # What shapes a picture beside the weights: where the file of one of these is edited, pictures are made anew.
 SHAPING = (
-    draw, random_scenes, build_world, to_bytes, decode, sample, control, look,
+    draw, random_scenes, build_world, to_bytes, decode, sample, control, look, steps,
     Frozen, ImageEncoder, install, load_adapter,
 )  # fmt: skip
 
@@ -142,12 +142,13 @@ class Studio:
         is_free = not (order.adapter or order.names_shape or order.has_silhouette)
         states = empty if is_free else torch.cat([empty, *map(self.states, texts)])
         kind = "appended" if order.adapter and is_appended(self.file(order.adapter).tensors) else "decoupled"
-        install(unet, kind).of_layer = self._prompts(order, rows, unet) if order.adapter else {}
+        mailbox, of_step = install(unet, kind), self._steps(order, rows, unet)
         condition = world.silhouettes(rows) if order.has_silhouette else None
 
         def predict(latents: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
             times = len(states) // len(latents)
             noisy = latents.repeat(times, 1, 1, 1)
+            mailbox.of_layer = of_step(timestep)
             if condition is None:
                 output = unet(noisy, timestep, states).sample
             else:
@@ -155,6 +156,13 @@ class Studio:
             return output[: len(latents)], output[-len(latents) :]  # the same one where nothing is asked for
 
         return predict
+
+    def _steps(self, order: Order, rows: Tensor, unet: UNet2DConditionModel) -> Steps:
+        """What the layers get of the order's pictures at a timestep."""
+        if order.prompts:
+            return steps(self, order, rows, unet)
+        kept = self._prompts(order, rows, unet) if order.adapter else {}
+        return lambda _: kept
 
     def _prompts(self, order: Order, rows: Tensor, unet: UNet2DConditionModel) -> dict[int, tuple[ImageKV, ...]]:
         """K' and V' [2B, T, D] of each layer that gets the picture; no picture in the first half of the batch."""
@@ -193,13 +201,6 @@ class Studio:
 
     def _states(self, text: str) -> Tensor:
         return self.frozen.base.encode_texts([text])["states"]
-
-
-def sides(unet: UNet2DConditionModel) -> dict[Site, int]:
-    """How many positions each layer has along a side."""
-    size, last = unet.config.sample_size, len(unet.config.block_out_channels) - 1
-    halvings = {"down": lambda level: level, "up": lambda level: last - level, "mid": lambda _: last}
-    return {site: size >> halvings[site.place[0]](site.place[1]) for site in unet_layers(unet)}
 
 
 def layers_of(unet: UNet2DConditionModel, groups: Sequence[str]) -> list[int]:
