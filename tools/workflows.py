@@ -17,6 +17,7 @@ from PIL import Image
 
 from tools.comfyui import ROOT, find_or_fetch
 from tools.graphs import published as graphs
+from tools.graphs.controls import CONTROL_GRAPHS
 from tools.graphs.faces import FACE_GRAPHS, FACE_MODELS
 from tools.graphs.graph import Graph
 from tools.graphs.pocket import POCKET_GRAPHS
@@ -30,7 +31,8 @@ GRAPHS = graphs.GRAPHS | FACE_GRAPHS
 MODELS = graphs.MODELS | FACE_MODELS
 MODELS_FOLDER = ROOT / "out" / "random_models"
 LARGEST = 150_000  # bytes of a picture
-ALL_GRAPHS = GRAPHS | POCKET_GRAPHS
+ON_POCKET = POCKET_GRAPHS | CONTROL_GRAPHS
+ALL_GRAPHS = GRAPHS | ON_POCKET
 # Nodes stand in columns, as wide as the widest node in each.
 BUILD = """async ({nodes, gap}) => {
     app.graph.clear();
@@ -95,7 +97,7 @@ def write(page: Page, name: str) -> None:
     page.open(workflow)
     save_json(FOLDER / f"{name}.json", workflow)
     save_json(FOLDER / "api" / f"{name}.json", page.prompt())
-    if name in POCKET_GRAPHS:  # its models are real, so its pictures mean something
+    if name in ON_POCKET:  # its models are real, so its pictures mean something
         page.run()
     page.picture(FOLDER / f"{name}.png")
     save_jpeg(FOLDER / f"{name}.png", FOLDER / f"{name}.jpg")
@@ -126,7 +128,7 @@ def main() -> None:
         "names", nargs="*", choices=[*ALL_GRAPHS, []], help="workflows to write; all when none is named"
     )
     names = parser.parse_args().names or list(ALL_GRAPHS)
-    if set(names) - POCKET_GRAPHS.keys():
+    if set(names) - ON_POCKET.keys():
         ensure(MODELS_FOLDER)
     MODELS_FOLDER.mkdir(parents=True, exist_ok=True)
     with Server(find_or_fetch(), ROOT / "out" / "workflows", MODELS_FOLDER) as server:

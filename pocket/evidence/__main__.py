@@ -1,8 +1,10 @@
-"""`python -m pocket.evidence`: measure the claims on pocket; writes a page with tables and sheets.
+"""`python -m pocket.evidence`: measure the claims and the controls on pocket; writes pages with tables and sheets.
 
     python -m pocket.evidence                    a draft in out/pocket/evidence, on the references of development
     python -m pocket.evidence --final --check    docs/evidence.md, as `make evidence`; fails where a bar is missed
     python -m pocket.evidence layers --again     this claim alone, its pictures made anew
+    python -m pocket.evidence controls --final   the controls alone: docs/controls/evidence.md
+    python -m pocket.evidence pictures           the pictures of docs/controls
 
 Pictures that are there are kept, so an interrupted run goes on, and one claim is measured again in seconds.
 """
@@ -22,25 +24,32 @@ from ..places import ROOT, Places
 from ..world.scenes import DEVELOP, FINAL
 from . import alone, card, few, fine, layers, report, reuse, ruler, structure, together
 from .claim import Bench, Claim
+from .controls import page, pictures
 from .figures import Findings
 from .orders import Order
 from .studio import Studio
 
 CLAIMS = tuple(room.CLAIM for room in (ruler, alone, fine, together, reuse, structure, few, layers))
+ALL = (*CLAIMS, *page.CLAIMS)
+CONTROLS, PICTURES = "controls", "pictures"  # all claims of the controls, and what their pages show
 
 
 def main() -> int:
     options = read_options()
     places = Places(options.weights)
+    if options.claims == [PICTURES]:
+        pictures.write(Studio(places), ROOT / "docs" / "controls")
+        return 0
     studio, folder = Studio(places), ROOT / "docs" if options.final else places.work / "evidence"
     sheets = folder / "evidence"
     world = FINAL if options.final else DEVELOP
-    claims = [in_world(claim, world, options.limit) for claim in CLAIMS if claim.name in options.claims]
+    claims = [in_world(claim, world, options.limit) for claim in ALL if claim.name in options.claims]
     began = time.monotonic()
     try:
         make_all(studio, [order for claim in claims for order in claim.orders.values()], options.again)
         for claim in claims:
             measure(studio, claim, sheets)
+        page.write_page(folder / "controls" / "evidence.md", sheets, options.final)
         bars = report.write_page(folder / "evidence.md", sheets, CLAIMS, options.final, places)
         if options.final:
             card.fill(places, bars)
@@ -48,7 +57,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(*bars, sep="\n")
-    missing = [claim.name for claim in CLAIMS if not report.is_there(sheets, claim)]
+    missing = [claim.name for claim in ALL if not report.is_there(sheets, claim)]
     missed = [bar for bar in bars if not bar.is_reached]
     print(
         f"{folder / 'evidence.md'}: {len(bars) - len(missed)} of {len(bars)} bars reached, "
@@ -61,8 +70,9 @@ def read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m pocket.evidence", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = [claim.name for claim in CLAIMS]
-    parser.add_argument("claims", nargs="*", metavar="CLAIM", help=f"of {', '.join(names)}; all by default")
+    names = [claim.name for claim in ALL]
+    words = [*names, CONTROLS, PICTURES]
+    parser.add_argument("claims", nargs="*", metavar="CLAIM", help=f"of {', '.join(words)}; all claims by default")
     parser.add_argument("--final", action="store_true", help="the references kept for the end; writes docs/evidence.md")
     parser.add_argument("--check", action="store_true", help="fail where a bar is missed or a claim not measured")
     parser.add_argument("--again", action="store_true", help="make the pictures anew")
@@ -71,10 +81,14 @@ def read_options() -> argparse.Namespace:
     )
     parser.add_argument("--weights", type=Path, default=Places.weights, help="folder of the weights")
     options = parser.parse_args()
-    if unknown := set(options.claims) - set(names):
-        parser.error(f"there is no claim {min(unknown)}: choose of {', '.join(names)}")
+    if unknown := set(options.claims) - set(words):
+        parser.error(f"there is no claim {min(unknown)}: choose of {', '.join(words)}")
+    if PICTURES in options.claims and len(options.claims) > 1:
+        parser.error(f"{PICTURES} are made alone: leave the other names out")
     if options.final and options.limit:
         parser.error("--final measures all pictures: leave --limit out")
+    if CONTROLS in options.claims:
+        options.claims += [claim.name for claim in page.CLAIMS]
     options.claims = options.claims or names
     return options
 

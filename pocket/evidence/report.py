@@ -16,6 +16,7 @@ What the paper claims of IP-Adapter (arXiv 2308.06721), measured on [pocket](../
 in this repository, with adapters trained by `python -m trainer`. `make evidence` writes this page, its sheets and the
 JSON files beside them; every figure is what it printed. Intervals are bootstrap intervals of 95 % over the pictures; at
 100 % a bootstrap has none, so read n beside them. Sheets show the first references and noises, chosen by number.
+What the controls of the nodes do is measured in [controls/evidence.md](controls/evidence.md).
 
 {references}
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 CELL, GAP, MARK = 64, 6, 3  # pixels: a picture, the room around it, the line of a failure
-LEFT, HEAD, FONT = 168, 18, 13
+LEFT, HEAD, FONT = 168, 14, 13  # HEAD: of each line over the columns
 INK, FAINT, WRONG = (32, 32, 36), (110, 110, 116), (214, 36, 36)
 COLOURS = 256  # of a sheet: these pictures have few, and the file is a third of the size
 
@@ -26,23 +26,32 @@ class Row:
 
 
 def save_sheet(path: Path, rows: Sequence[Row], heads: Sequence[str] = ()) -> None:
-    """Write rows of as many pictures each. Labels may have three lines; heads stand above the columns."""
-    columns, top = len(rows[0].pictures), HEAD if heads else 0
+    """Write rows of as many pictures each as a PNG of few colours."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draw_sheet(rows, heads).quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def draw_sheet(rows: Sequence[Row], heads: Sequence[str] = (), left: int = LEFT) -> Image.Image:
+    """Rows of as many pictures each. Labels may have three lines; heads, also of some lines, are above.
+
+    left: pixels for the labels.
+    """
+    columns, top = len(rows[0].pictures), 4 + HEAD * max(head.count("\n") + 1 for head in heads) if heads else 0
     step = CELL + GAP
-    sheet = Image.new("RGB", (LEFT + columns * step, top + len(rows) * (step + MARK)), "white")
+    sheet = Image.new("RGB", (left + columns * step, top + len(rows) * (step + MARK)), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT)
     for column, head in enumerate(heads):
-        draw.text((LEFT + column * step + CELL // 2, 2), head, FAINT, ImageFont.load_default(11), anchor="ma")
+        x = left + column * step + CELL // 2
+        draw.multiline_text((x, 2), head, FAINT, ImageFont.load_default(11), anchor="ma", align="center", spacing=2)
     for number, row in enumerate(rows):
         y = top + number * (step + MARK) + GAP // 2
         draw.multiline_text((8, y + CELL // 2), row.label, INK, font, anchor="lm", spacing=3)
         for column, picture in enumerate(row.pictures):
-            x = LEFT + column * step
+            x = left + column * step
             sheet.paste(_image(picture), (x, y))
             if row.is_right is not None and not row.is_right[column]:
                 draw.rectangle((x, y + CELL + 1, x + CELL - 1, y + CELL + MARK), fill=WRONG)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+    return sheet
 
 
 def _image(picture: Tensor) -> Image.Image:

@@ -51,6 +51,8 @@ def test_there_are_these_workflows():
     published = "controlnet image_and_text image_prompt image_to_image inpaint sdxl t2i_adapter two_references"
     faces = "face_id_plus plus_face two_faces"
     pocket = "attention_map controlnet fine_grained image_and_text image_prompt other_look two_references weights"
+    controls = "curve frames layers negative regions"
+    pocket = f"{pocket} {controls}"
     assert sorted([*published.split(), *faces.split(), *(f"pocket_{name}" for name in pocket.split())]) == prompts.NAMES
 
 
