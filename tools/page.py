@@ -42,6 +42,8 @@ RUN = """milliseconds => new Promise(async (resolve, reject) => {
     setTimeout(() => reject(new Error('the graph did not end in time')), milliseconds);
     await app.queuePrompt(0);
 })"""
+SHOWN = """() => app.graph.nodes.filter(node => node.type === 'SaveImage')
+    .every(node => node.imgs?.length && node.imgs.every(picture => picture.complete))"""
 DROP = """async ([name, base64]) => {
     const bytes = Uint8Array.from(atob(base64), character => character.charCodeAt(0));
     await app.handleFile(new File([bytes], name, {type: 'image/png'}));
@@ -91,7 +93,8 @@ class Page:
     def run(self, seconds: float = 120) -> None:
         """Run the open graph, and wait until its pictures are shown in it."""
         self.tab.evaluate(RUN, seconds * 1000)
-        self.tab.wait_for_timeout(1000)  # the pictures load
+        self.tab.wait_for_function(SHOWN, timeout=30_000)
+        self.tab.wait_for_timeout(500)
 
     def picture(self, path: Path) -> None:
         """Save what the graph looks like as a PNG, without the page around it."""

@@ -10,7 +10,7 @@ from tools.graphs.pocket import ADAPTER, ENCODER, PLUS, SIDE, TRY, PocketGraph
 
 FALLING, RISING = ({"points": [[0, y], [1, 1 - y]], "interpolation": "linear"} for y in (1, 0))
 COLOURS, PATTERN = "0: 1, 5-6: 1", "1: 1, 4: 1"  # attention modules of pocket that carry these: docs/controls
-FRAMES = 8
+FRAMES, SAYING = 8, 490  # pixels of an Apply with what it says
 
 
 class ControlGraph(PocketGraph):
@@ -32,20 +32,21 @@ class ControlGraph(PocketGraph):
         links = {"destination": black["MASK"], "source": white["MASK"]}
         return self.add(column + 1, "MaskComposite", title, **links, x=at[0], y=at[1], operation="add")["MASK"]
 
+    def applied(
+        self, column: int, model: Link, adapter: Node, prompt: Node, title: str | None = None, **settings: Any
+    ) -> Link:
+        """Apply, with room for what it says after a run."""
+        links = {"model": model, "adapter": adapter["adapter"], "image_prompt": prompt["image prompt"]}
+        return self.add(column, "ImagePromptApply", title, SAYING, **links, **settings)["MODEL"]
+
     def compared(
-        self,
-        name: str,
-        parts: tuple[Node, Node],
-        model: Link,
-        prompt: Node,
-        words: str,
-        kinds: dict[str, dict[str, Any]],
+        self, name: str, parts: tuple[Node, Node], prompt: Node, words: str, kinds: dict[str, dict[str, Any]]
     ) -> None:
         """One Apply and one result for each kind, from the same noise; parts: pocket and adapter."""
         pocket, adapter = parts
         texts, latent = self.said(1, pocket["CLIP"], words), self.latents(1, 2)
         for title, settings in kinds.items():
-            patched = self.apply(2, pocket["MODEL"], adapter, prompt, title, **settings)
+            patched = self.applied(2, pocket["MODEL"], adapter, prompt, title, **settings)
             saved = f"{name}_{title.lower().replace(' ', '_')}"
             self.result(3, saved, pocket["VAE"], patched, texts, latent, title, 270)
 
@@ -82,7 +83,7 @@ def pocket_curve() -> Graph:
     reference = graph.drawn(0, "Reference", "triangle", "red", "sky", "dots", "small")
     prompt = graph.encoded(1, encoder, reference)
     kinds = {
-        title: {"weight": 2 * TEXT_WEIGHT, "curve": graph.add(1, "CurveEditor", title, 320, curve=curve)["curve"]}
+        title: {"weight": 2 * TEXT_WEIGHT, "curve": graph.add(1, "CurveEditor", title, 200, curve=curve)["curve"]}
         for title, curve in {"Falling": FALLING, "Rising": RISING}.items()
     }
     graph.compared("pocket_curve", (pocket, adapter), prompt, "a heart", kinds)
@@ -98,8 +99,8 @@ def pocket_negative() -> Graph:
         150,
     )
     pocket, adapter, encoder = graph.load_parts(ADAPTER)
-    first = graph.drawn(0, "Reference", "ring", "blue", "white", "stripes", "big")
-    second = graph.drawn(0, "What to avoid", "heart", "yellow", "pink", "dots", "big")
+    first = graph.drawn(0, "Reference", "cross", "black", "pink", "plain", "big")
+    second = graph.drawn(0, "What to avoid", "square", "green", "orange", "stripes", "big")
     one, two = (
         graph.encoded(1, encoder, first, "Encode the reference"),
         graph.encoded(1, encoder, second, "Encode the other"),
@@ -159,7 +160,7 @@ def pocket_frames() -> Graph:
     reference = graph.drawn(0, "Reference", "square", "green", "pink", "checks", "big")
     prompt = graph.encoded(1, encoder, reference)
     weights = graph.add(1, "ImagePromptFrameWeights", None, 190, keyframes=f"0: 0, {FRAMES - 1}: 1.2", frames=FRAMES)
-    model = graph.apply(2, pocket["MODEL"], adapter, prompt, weight=weights["weights"])
+    model = graph.applied(2, pocket["MODEL"], adapter, prompt, weight=weights["weights"])
     texts = graph.said(1, pocket["CLIP"], "a moon")
     batch = graph.add(1, "EmptyLatentImage", width=SIDE, height=SIDE, batch_size=FRAMES)
     same = graph.add(2, "LatentBatchSeedBehavior", "The same noise", samples=batch["LATENT"], seed_behavior="fixed")
