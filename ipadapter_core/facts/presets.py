@@ -114,7 +114,7 @@ def layer_words(shares: dict[int, float], sites: Sequence[Site]) -> str:
         sections.setdefault(module.section, []).append(module.t)
     where = ", ".join(f"{_span(ts)} {WORDS.get(section, section)}" for section, ts in sections.items())
     runs: list[tuple[list[int], float]] = []
-    for t, share in of_module.items():
+    for t, share in sorted(of_module.items()):  # sites are in checkpoint order, which has the middle last
         if runs and runs[-1][1] == share:
             runs[-1][0].append(t)
         else:

@@ -40,8 +40,9 @@ def steps(studio: Studio, order: Order, rows: Tensor, unet: UNet2DConditionModel
                 continue
             for index, (k, v) in found[place].items():
                 mask = masks[sizes[index]][place]
-                where = None if mask is None else mask.reshape(1, -1, 1) * factor
-                layers[index] = (*layers.get(index, ()), ImageKV(k, v if where is not None else v * factor, where))
+                where = factor * (torch.ones(1, 1, 1) if mask is None else mask.reshape(1, -1, 1))
+                rescale = torch.full((1, 1, 1), prompt.rescale) if prompt.rescale else None
+                layers[index] = (*layers.get(index, ()), ImageKV(k, v, where, rescale))
         return layers
 
     return of_step

@@ -35,6 +35,7 @@ class Prompt:
     combine: str = CONCATENATE
     picture_weights: tuple[float, ...] = ()
     scaling: str = V_ONLY
+    rescale: float = 0.0
 
 
 def slices(part: str, side: int) -> tuple[slice, slice]:

@@ -141,6 +141,7 @@ def test_layers_in_words():
     assert layer_words(layer_weights("style + composition", SD15), SD15) == (
         "layers 0-3: 1, 4: 0.25, 5: 1, 9-15: 1 of 16 (0-5 down, 6 middle, 7-15 up)"
     )
+    assert layer_words(layer_weights("all", SD15), SD15) == "layers 0-15: 1 of 16 (0-5 down, 6 middle, 7-15 up)"
     assert layer_words(layer_weights("style", SDXL), SDXL) == "layers 6: 1 of 11 (0-3 down, 4 middle, 5-10 up)"
 
 

@@ -82,7 +82,7 @@ class ImageAttention:
         q = self._linear("to_q", attn.to_q, hidden_states)
         k, v = self._linear("to_k", attn.to_k, read), self._linear("to_v", attn.to_v, read)
         images = [
-            ImageKV(image.k.to(q.dtype), image.v.to(q.dtype), image.factor)
+            image._replace(k=image.k.to(q.dtype), v=image.v.to(q.dtype))
             for image in self.mailbox.of_layer.get(self.index, ())
         ]
         attend = partial(attention, num_heads=attn.heads)

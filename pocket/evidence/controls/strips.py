@@ -83,6 +83,10 @@ SCALING = {
     )
     for weight in weights
 }
+RESCALE = {
+    f"weight {weight:g}\nrescale {rescale:g}": with_text(GLOBAL, weight=weight, rescale=rescale)
+    for weight, rescale in ((1, 0), (1, 1), (2, 0), (2, 0.5), (2, 1), (3, 0), (3, 1))
+}
 OVER_FRAMES = {
     f"{frame}: {weight:.2f}": with_text(weight=weight)
     for frame, weight in enumerate(frame_weights("0: 0, 7: 1.2", FRAMES, "ease in-out"))
@@ -99,5 +103,6 @@ STRIPS: dict[str, Strip] = {
     "combine": {"1": REFERENCE, "2": SECOND} | COMBINE,
     "negative": {"reference": REFERENCE, "negative": OPPOSITE} | NEGATIVE,
     "embeds_scaling": {"reference": REFERENCE} | SCALING,
+    "rescale": {"reference": REFERENCE} | RESCALE,
     "frames": {"reference": REFERENCE} | OVER_FRAMES,
 }
