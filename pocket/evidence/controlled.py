@@ -6,26 +6,33 @@ Shapes: B pictures of a part of an order, P pictures of a prompt, T image tokens
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from ipadapter_core import CONCATENATE, Given, ImageKV, IPAdapter, Site, layer_weights, merged, nothing, scaled
+from ipadapter_core import CONCATENATE, Feature, Given, ImageKV, IPAdapter, Site, layer_weights, merged, nothing, scaled
+from trainer.base.frozen import Frozen
 from trainer.base.sites import unet_layers
 
-from .orders import Order
+from .orders import Order, World
 from .prompt import Prompt, part_masks
-
-if TYPE_CHECKING:
-    from .studio import Studio
 
 LAST = 999  # the noisiest timestep: progress 0, as in ComfyUI's percent_to_sigma
 Steps = Callable[[Tensor], dict[int, tuple[ImageKV, ...]]]
 
 
-def steps(studio: Studio, order: Order, rows: Tensor, unet: UNet2DConditionModel) -> Steps:
+class HasParts(Protocol):
+    """What is needed of a studio. features: of all references of a world."""
+
+    world: Callable[[int], World]
+    adapter: Callable[[str], IPAdapter]
+    features: Callable[[int, Feature], Tensor]
+    frozen: Frozen
+
+
+def steps(studio: HasParts, order: Order, rows: Tensor, unet: UNet2DConditionModel) -> Steps:
     """What each layer gets at a timestep, by checkpoint index: [2B, T, D], "no picture" in the first half of them."""
     adapter = studio.adapter(order.adapter)
     found = [keys_values(studio, adapter, prompt, order, rows, unet) for prompt in order.prompts]
@@ -49,7 +56,7 @@ def steps(studio: Studio, order: Order, rows: Tensor, unet: UNet2DConditionModel
 
 
 def keys_values(
-    studio: Studio, adapter: IPAdapter, prompt: Prompt, order: Order, rows: Tensor, unet: UNet2DConditionModel
+    studio: HasParts, adapter: IPAdapter, prompt: Prompt, order: Order, rows: Tensor, unet: UNet2DConditionModel
 ) -> dict[int, tuple[Tensor, Tensor]]:
     """K' and V' [2B, T, D] of a prompt by checkpoint index, its weight with them."""
     features = studio.features(order.world, adapter.spec.feature)
