@@ -10,7 +10,8 @@ from tools.graphs.pocket import ADAPTER, ENCODER, PLUS, SIDE, TRY, PocketGraph
 
 FALLING, RISING = ({"points": [[0, y], [1, 1 - y]], "interpolation": "linear"} for y in (1, 0))
 COLOURS, PATTERN = "0: 1, 5-6: 1", "1: 1, 4: 1"  # attention modules of pocket that carry these: docs/controls
-FRAMES, SAYING = 8, 490  # pixels of an Apply with what it says
+FRAMES = 8
+SAYING, SHOWING = 490, 270  # pixels: an Apply with what it says, an Encode with what the encoder sees
 
 
 class ControlGraph(PocketGraph):
@@ -23,7 +24,7 @@ class ControlGraph(PocketGraph):
 
     def encoded(self, column: int, encoder: Node, picture: Node, title: str | None = None) -> Node:
         links = {"encoder": encoder["encoder"], "image": picture["picture"]}
-        return self.add(column, "ImagePromptEncode", title, **links)
+        return self.add(column, "ImagePromptEncode", title, SHOWING, **links)
 
     def rectangle(self, column: int, title: str, size: tuple[int, int], at: tuple[int, int]) -> Link:
         """A white rectangle on black, in this column and the next."""
