@@ -14,7 +14,8 @@ HEAD = """# Controls, measured
 What the controls of the nodes do, counted on [pocket](../../pocket/README.md), as [evidence.md](../evidence.md) counts
 the paper's claims: the same judge, references, guidance and steps, shares in percent with bootstrap intervals of 95 %.
 `python -m pocket.evidence controls --final` writes this page and its JSON files, `make evidence` this and the other.
-[README.md](README.md) says what each control is for, with pictures.
+[README.md](README.md) says what each control is for, with pictures; [attention_map.md](attention_map.md) how well maps
+of where a picture acted tell its shape.
 
 {references}
 """
