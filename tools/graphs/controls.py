@@ -76,8 +76,8 @@ def pocket_curve() -> Graph:
     graph = ControlGraph()
     graph.note(
         f"**When the picture counts.** {TRY}\n\n"
-        "A curve is a factor of *weight* over the sampling, from its start (left) to its end. Pattern and size are decided "
-        "early, the outline late: *Falling* leaves it to the text, *Rising* does not. Both have the same mean.",
+        "A curve is a factor of *weight* over the sampling, from its start (left) to its end. Pattern and size are "
+        "decided early, the outline late: *Falling* leaves it to the text, *Rising* does not. Both have the same mean.",
         170,
     )
     pocket, adapter, encoder = graph.load_parts()
