@@ -11,7 +11,6 @@ from tools.graphs.pocket import ADAPTER, ENCODER, PLUS, SIDE, TRY, PocketGraph
 FALLING, RISING = ({"points": [[0, y], [1, 1 - y]], "interpolation": "linear"} for y in (1, 0))
 COLOURS, PATTERN = "0: 1, 5-6: 1", "1: 1, 4: 1"  # attention modules of pocket that carry these: docs/controls
 FRAMES = 8
-SAYING, SHOWING = 490, 270  # pixels: an Apply with what it says, an Encode with what the encoder sees
 
 
 class ControlGraph(PocketGraph):
@@ -24,7 +23,7 @@ class ControlGraph(PocketGraph):
 
     def encoded(self, column: int, encoder: Node, picture: Node, title: str | None = None) -> Node:
         links = {"encoder": encoder["encoder"], "image": picture["picture"]}
-        return self.add(column, "ImagePromptEncode", title, SHOWING, **links)
+        return self.add(column, "ImagePromptEncode", title, **links)
 
     def rectangle(self, column: int, title: str, size: tuple[int, int], at: tuple[int, int]) -> Link:
         """A white rectangle on black, in this column and the next."""
@@ -33,13 +32,6 @@ class ControlGraph(PocketGraph):
         links = {"destination": black["MASK"], "source": white["MASK"]}
         return self.add(column + 1, "MaskComposite", title, **links, x=at[0], y=at[1], operation="add")["MASK"]
 
-    def applied(
-        self, column: int, model: Link, adapter: Node, prompt: Node, title: str | None = None, **settings: Any
-    ) -> Link:
-        """Apply, with room for what it says after a run."""
-        links = {"model": model, "adapter": adapter["adapter"], "image_prompt": prompt["image prompt"]}
-        return self.add(column, "ImagePromptApply", title, SAYING, **links, **settings)["MODEL"]
-
     def compared(
         self, name: str, parts: tuple[Node, Node], prompt: Node, words: str, kinds: dict[str, dict[str, Any]]
     ) -> None:
@@ -47,7 +39,7 @@ class ControlGraph(PocketGraph):
         pocket, adapter = parts
         texts, latent = self.said(1, pocket["CLIP"], words), self.latents(1, 2)
         for title, settings in kinds.items():
-            patched = self.applied(2, pocket["MODEL"], adapter, prompt, title, **settings)
+            patched = self.apply(2, pocket["MODEL"], adapter, prompt, title, **settings)
             saved = f"{name}_{title.lower().replace(' ', '_')}"
             self.result(3, saved, pocket["VAE"], patched, texts, latent, title, 270)
 
@@ -161,7 +153,7 @@ def pocket_frames() -> Graph:
     reference = graph.drawn(0, "Reference", "square", "green", "pink", "checks", "big")
     prompt = graph.encoded(1, encoder, reference)
     weights = graph.add(1, "ImagePromptFrameWeights", None, 190, keyframes=f"0: 0, {FRAMES - 1}: 1.2", frames=FRAMES)
-    model = graph.applied(2, pocket["MODEL"], adapter, prompt, weight=weights["weights"])
+    model = graph.apply(2, pocket["MODEL"], adapter, prompt, weight=weights["weights"])
     texts = graph.said(1, pocket["CLIP"], "a moon")
     batch = graph.add(1, "EmptyLatentImage", width=SIDE, height=SIDE, batch_size=FRAMES)
     same = graph.add(2, "LatentBatchSeedBehavior", "The same noise", samples=batch["LATENT"], seed_behavior="fixed")

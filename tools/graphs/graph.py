@@ -8,6 +8,9 @@ from typing import Any
 PICTURE = "example.png"  # the one picture in every ComfyUI's input/
 NEGATIVE = "lowres, blurry, deformed, watermark"
 
+# Pixels that a node needs for what it says or shows after a run.
+TALL = {"ImagePromptApply": 490, "ImagePromptEncode": 310, "ImagePrompt": 790}
+
 Link = tuple[int, str]  # a node's number and the name of its output
 Texts = tuple[Link, Link]  # what is wanted, and what is not
 
@@ -35,6 +38,7 @@ class Graph:
 
     def add(self, column: int, kind: str, title: str | None = None, tall: int | None = None, /, **inputs: Any) -> Node:
         """A node in a column, below those that are there; `tall` in pixels where its content does not say."""
+        tall = tall or TALL.get(kind)
         self.nodes.append(Node(len(self.nodes) + 1, kind, column, title, tall, inputs))
         return self.nodes[-1]
 
