@@ -30,7 +30,7 @@ from .files.encoders import (
     read_encoder,
     to_open_clip,
 )
-from .files.read import WeightsFile, read_adapter, read_weights
+from .files.read import ShapesFile, WeightsFile, read_adapter, read_shapes, read_tensor, read_weights
 from .files.write import write_pickle, write_safetensors
 from .method.adapter import IPAdapter
 from .method.attention import (
@@ -98,6 +98,7 @@ __all__ = [
     "Lora",
     "MLPProjection",
     "ResamplerProjection",
+    "ShapesFile",
     "Site",
     "WeightsFile",
     "add_image_attention",
@@ -137,6 +138,8 @@ __all__ = [
     "read_config",
     "read_encoder",
     "read_identities",
+    "read_shapes",
+    "read_tensor",
     "read_weights",
     "resolve_variant",
     "scaled",
