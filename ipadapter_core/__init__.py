@@ -47,8 +47,8 @@ from .method.attention import (
 from .method.combine import COMBINE, CONCATENATE, ONE_FOR_EACH, check_weights, merged, picture_weights
 from .method.frames import EASINGS, frame_weights
 from .method.given import Given, nothing, read_identities
-from .method.influence import Curve, Influence
-from .method.layers import Layers
+from .method.influence import Curve, Influence, Placement
+from .method.layers import ALL, Layers
 from .method.scaling import SCALINGS, V_ONLY, scaled
 from .method.site import Site
 from .method.spec import (
@@ -64,6 +64,7 @@ from .method.spec import (
 )
 
 __all__ = [
+    "ALL",
     "ARCHITECTURES",
     "BASES",
     "BASE_NAMES",
@@ -97,6 +98,7 @@ __all__ = [
     "LinearProjection",
     "Lora",
     "MLPProjection",
+    "Placement",
     "ResamplerProjection",
     "ShapesFile",
     "Site",

@@ -85,7 +85,7 @@ def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
 
 
 def read_shapes(path: str | os.PathLike[str]) -> ShapesFile:
-    """The shapes of named tensors, in flat names as an adapter's (`read_adapter`), and the metadata; no weights are read.
+    """The shapes of named tensors in flat names, as an adapter's (`read_adapter`), and the metadata; reads no weights.
 
     Raises ValueError as `read_weights` does, as far as a file's names tell.
     """

@@ -1,4 +1,4 @@
-"""The inputs of the older nodes, one row each: name, type, settings, and what it does; `contract` says who has which."""
+"""The inputs of the older nodes, one row each: name, type, settings, what it does; `contract` says who has which."""
 
 from __future__ import annotations
 
