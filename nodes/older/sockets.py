@@ -7,6 +7,7 @@ says so.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,15 +104,31 @@ def _variant(flat: Mapping[str, Tensor], is_v2: bool) -> str:
     return f"{FACE_ID_PLUS} v2" if is_v2 else f"{FACE_ID_PLUS} v1"
 
 
-def state_dict_of(name: str) -> dict[str, Any]:
+class StateDict(dict[str, Any]):
+    """A dict that can be held weakly."""
+
+
+# The state dicts that are alive, by file and its state: the same unchanged file is read once.
+_alive: weakref.WeakValueDictionary[Any, StateDict] = weakref.WeakValueDictionary()
+
+
+def state_dict_of(name: str) -> StateDict:
     """An adapter file of the list as IPADAPTER carries it. Raises ValueError when it is no adapter."""
     path = folders.path_of(folders.ADAPTERS, name)
+    key = (folders.state(path), name)
+    found = _alive.get(key)
+    if found is None:
+        found = _alive[key] = _read(path, name)
+    return found
+
+
+def _read(path: Path, name: str) -> StateDict:
     file = read_adapter(path)
     try:
         spec = detect(file.tensors)
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from error
-    found: dict[str, Any] = {group: {} for group in GROUPS}
+    found = StateDict({group: {} for group in GROUPS})
     for key, value in file.tensors.items():
         group, _, rest = key.partition(".")
         if group in found:

@@ -72,10 +72,8 @@ def one_ramp(strategy: Strategy) -> list[float]:
         raise ValueError(
             f"the weights change within one frame ({begin} to {stop}): set end_frame at least 2 after start_frame"
         )
-    ramp = [] if between <= 0 else _ramp(strategy.timing, start, end, between)
-    return ([start] * begin + ramp + [end] * frames)[:frames] if between > 0 else [
-        start if frame < begin else end for frame in range(frames)
-    ]  # fmt: skip
+    ramp = iter(_ramp(strategy.timing, start, end, between))
+    return [start if frame < begin else next(ramp) if frame < stop else end for frame in range(frames)]
 
 
 def _ramp(timing: str, start: float, end: float, count: int) -> list[float]:
