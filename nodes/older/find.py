@@ -75,7 +75,7 @@ def _fits(spec: AdapterSpec, preset: Preset, base: Base) -> bool:
 
 
 def find_encoder(wanted: PublishedEncoder, is_needed: bool = True) -> Found | None:
-    """The encoder with these widths. Raises ValueError when two fit equally, and when one is needed and there is none."""
+    """The encoder with these widths. Raises ValueError when two fit equally, or one is needed and there is none."""
     names = folders.encoder_files()
     inside = tuple(name for name in names if name.endswith("/"))
     ranked = {}
