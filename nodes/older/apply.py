@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...ipadapter_core import CONCATENATE, ONE_FOR_EACH, Given
+from ...ipadapter_core import CONCATENATE, ONE_FOR_EACH, Given, module_numbers
 from ...ipadapter_core.facts.bases import KOLORS, SDXL
 from ..apply import apply_given, checked_host
 from . import layers
@@ -62,7 +62,7 @@ def style_and_composition(model: Any, ipadapter: Any, unfold: bool = False, **in
     )
     models = models_of(ipadapter, asked.clip_vision, asked.insightface)
     _, sites = checked_host(model, models.adapter)
-    if len({t for t, _ in layers.modules_of(sites).values()}) != SDXL.num_modules:
+    if len(set(module_numbers(sites).values())) != SDXL.num_modules:
         raise ValueError("style and composition of two pictures are known for SDXL alone: load a model of SDXL")
     style = read(models, asked, Asked.of(inputs).picture("image_style"))
     composition = style if asked.image_composition is None else read(models, asked, asked.image_composition)

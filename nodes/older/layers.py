@@ -8,10 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ...ipadapter_core import ALL, Layers, Site, layer_weights, modules_of, swapped_layers
+from ...ipadapter_core import ALL, Layers, Site, layer_weights, module_numbers, swapped_layers
 
 STYLE_PRECISE, COMPOSITION_PRECISE = "style transfer precise", "composition precise"
 STYLE_AND_COMPOSITION = ("style and composition", "strong style and composition")
+MIDDLE = "mid"  # the section of a site
 CORE_STYLE_PRECISE = "style precise"
 # Older names to the core's presets.
 PRESETS = {
@@ -68,13 +69,12 @@ def shares(wanted: Wanted, sites: list[Site]) -> dict[int, Share]:
 
     Raises ValueError for an unknown weight type, and for a text that cannot be read.
     """
-    modules = modules_of(sites)
     if named := Layers(text=wanted.text).named():
-        found = {index: Share(named.get(t, 0.0)) for index, (t, _) in modules.items()}
+        found = {index: Share(named.get(t, 0.0)) for index, t in module_numbers(sites).items()}
     else:
         found = _of_type(wanted, sites)
-    is_on = {index: wanted.middle or section != "mid" for index, (_, section) in modules.items()}
-    return {index: share for index, share in found.items() if any(share) and is_on[index]}
+    middle = {site.index for site in sites if site.place[0] == MIDDLE}
+    return {index: share for index, share in found.items() if any(share) and (wanted.middle or index not in middle)}
 
 
 def _of_type(wanted: Wanted, sites: list[Site]) -> dict[int, Share]:

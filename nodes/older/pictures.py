@@ -1,4 +1,4 @@
-"""Pictures as the older nodes prepared them: squares, Pillow's filters on 8 bits, sharpening, noise.
+"""Pictures as the older nodes prepared them: squares, Pillow's filters on 8 bits, noise.
 
 Shapes: B pictures, H and W pixels, C channels; a picture is [B, H, W, C] of 0..1.
 """
@@ -8,11 +8,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
+from ...ipadapter_core.method.sharpen import sharpened
 from .inputs import FILTERS
 
 SIDE = 224  # pixels of what Prep Image and Noise give
@@ -43,26 +43,9 @@ def square_of(values: Tensor, size: int) -> Tensor:
     return F.interpolate(centre(values, side, side), (size, size), mode="bicubic", antialias=True)
 
 
-def sharpened(image: Tensor, amount: float) -> Tensor:
-    """Contrast adaptive sharpening (AMD FidelityFX CAS) by an amount of 0..1; 0 changes nothing."""
-    if amount == 0:
-        return image
-    height, width = image.shape[1:3]
-    padded = F.pad(rearrange(image, "b h w c -> b c h w"), (1, 1, 1, 1))
-    # The neighbours of e: a b c above, d f beside, g h i below.
-    a, b, c, d, e, f, g, h, i = (
-        padded[..., y : y + height, x : x + width] for y in range(3) for x in range(3)
-    )  # fmt: skip
-    cross, corners = torch.stack((b, d, e, f, h)), torch.stack((a, c, g, i))
-    low = cross.amin(0).clamp(min=0) + corners.amin(0).clamp(min=0)
-    high = cross.amax(0).clamp(max=1) + corners.amax(0).clamp(max=1)
-    amp = torch.sqrt(torch.minimum(low, 2 - high) / high)
-    weight = -amp * (amount * (1 / 5 - 1 / 8) + 1 / 8)
-    out = ((b + d + f + h) * weight + e) / (1 + 4 * weight)
-    return rearrange(torch.nan_to_num(out).clamp(0, 1), "b c h w -> b h w c")
-
-
-def prep_image(image: Tensor, interpolation: str = "LANCZOS", crop_position: str = "center", sharpening: float = 0.0):
+def prep_image(
+    image: Tensor, interpolation: str = "LANCZOS", crop_position: str = "center", sharpening: float = 0.0
+) -> tuple[Tensor]:
     """The square of a picture at a place, or the whole on black, at 224 pixels: one picture [B, 224, 224, C]."""
     height, width = image.shape[1:3]
     if crop_position == "pad":

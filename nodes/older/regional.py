@@ -23,7 +23,7 @@ def conditioning(
         0.0 if start_at is None else start_at, 1.0 if end_at is None else end_at,
     )  # fmt: skip
     params = {name: [value] for name, value in zip(NAMES, values)}
-    return params, *(_at(text, mask, strength) for text in (positive, negative))  # type: ignore[return-value]
+    return params, *(_at(text, mask, strength) for text in (positive, negative))
 
 
 def _at(text: Any, mask: Tensor | None, strength: float) -> Any:

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .pictures import centre, resized, sharpened
+from ...ipadapter_core.method.sharpen import sharpened
+from .pictures import centre, resized
 
 TILE = 256  # pixels of a side
 NEAR_SQUARE = (0.75, 1.33)  # of height to width
