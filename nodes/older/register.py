@@ -23,7 +23,8 @@ from .contract import NODES, Contract
 
 log = logging.getLogger(__name__)
 SWITCH = "IPADAPTER_OLDER_NODES"  # in the environment; 0 leaves the older nodes out
-PACK = Path(__file__).resolve().parents[2].name
+# As ComfyUI found it: a link to it has a name of its own.
+PACK = Path(__file__).parents[2].name
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "IPAdapter": apply.simple,
