@@ -14,7 +14,7 @@ from tools.server import Server
 
 pytestmark = pytest.mark.comfy
 CONTRACT = json.loads((Path(__file__).parents[1] / "nodes" / "older_contract.json").read_text())
-NAME = "ip-adapter_sd15.safetensors"
+NAME = "small ip-adapter_sd15.safetensors"
 WHEN = {"start_at": 0.0, "end_at": 1.0}
 
 
