@@ -61,7 +61,7 @@ def pictures(count: int = 1, height: int = 64, width: int = 64, seed: int = 0) -
 def prediction(of: Any, batch: int = 1, base: str = "SD15") -> torch.Tensor:
     pooled = models.POOLED.get(base)
     texts = [models.text(seed, models.CONTEXT[base], 4, pooled) for seed in (1, 0)]
-    return models.sample(of, *texts, steps=1, size=(16, 16), batch=batch)
+    return models.sample(of, *texts, steps=1, size=(8, 8), batch=batch)
 
 
 @functools.cache
