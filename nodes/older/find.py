@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -55,8 +55,8 @@ def find_adapter(preset: Preset, title: str, base: Base | None, model_name: str)
         )
     names = preset.names[base.name]
     ranked: dict[str, int] = {}
-    for name in folders.adapter_files():
-        found = _adapter_facts(folders.state(folders.path_of(folders.ADAPTERS, name)))
+    for name, path in _there(folders.ADAPTERS, folders.adapter_files()):
+        found = _adapter_facts(folders.state(path))
         if found is None or not _fits(found[0], preset, base):
             continue
         twin = twin_of(name, preset.family, found[1])
@@ -79,10 +79,9 @@ def find_encoder(wanted: PublishedEncoder, is_needed: bool = True) -> Found | No
     names = folders.encoder_files()
     inside = tuple(name for name in names if name.endswith("/"))
     ranked = {}
-    for name in names:
+    for name, path in _there(folders.ENCODERS, names):
         if name.startswith(inside) and name not in inside:
             continue  # a part of a folder that is listed itself
-        path = folders.path_of(folders.ENCODERS, name)
         if _encoder_size(folders.state(path), path) == _size(wanted.encoder):
             ranked[name] = 0 if ENCODER_NAMES[wanted.name] in plain(name.replace("/", "_")) else UNTOLD
     if not ranked and not is_needed:
@@ -97,10 +96,11 @@ def find_lora(preset: Preset, base: Base, adapter: Adapter, model: Any) -> Found
     Raises ValueError when there is none, or when two fit equally.
     """
     wanted = f"{preset.names[base.name][0]}_lora"
-    fitting = [name for name in folder_paths.get_filename_list(LORAS) if _is_lora_for(name, base)]
-    ranked = {name: 0 for name in fitting if is_named(name, wanted)}
+    files = dict(_there(LORAS, folder_paths.get_filename_list(LORAS)))
+    ranked = {name: 0 for name, path in files.items() if is_named(name, wanted) and _is_lora_for(path, base)}
     if not ranked and adapter.lora:
-        ranked = {name: TOLD for name in fitting if _is_same_lora(name, adapter, model)}
+        fitting = [name for name, path in files.items() if _is_lora_for(path, base)]
+        ranked = {name: TOLD for name in fitting if _is_same_lora(files[name], adapter, model)}
     hint = f"{wanted}.safetensors from {preset.place}"
     return _best(ranked, LORAS, f"the LoRA of {adapter.name}", f"the LoRA of this adapter for {base.name}", hint)
 
@@ -187,9 +187,17 @@ def _or_none(read: Callable[[], Any]) -> Any:
         return None
 
 
-def _is_lora_for(name: str, base: Base) -> bool:
+def _there(kind: str, names: Iterable[str]) -> Iterator[tuple[str, Path]]:
+    """The listed files with their paths, links that lead nowhere left out."""
+    for name in names:
+        path = _or_none(partial(folders.path_of, kind, name))
+        if path is not None:
+            yield name, path
+
+
+def _is_lora_for(path: Path, base: Base) -> bool:
     """Whether a file is a LoRA that reads the base's text."""
-    return bool(_lora_reads(folders.state(folders.path_of(LORAS, name)), base.context_dim))
+    return bool(_lora_reads(folders.state(path), base.context_dim))
 
 
 @lru_cache(maxsize=4096)
@@ -199,9 +207,9 @@ def _lora_reads(state: State, width: int) -> bool:
     return any("lora" in key and "attn2" in key and width in weights.shape for key, weights in shapes.items())
 
 
-def _is_same_lora(name: str, adapter: Adapter, model: Any) -> bool:
+def _is_same_lora(path: Path, adapter: Adapter, model: Any) -> bool:
     """Whether a file is the LoRA inside of the adapter's."""
     _, sites = host_of(model)
-    tensors = read_weights(folders.path_of(LORAS, name)).tensors
+    tensors = read_weights(path).tensors
     patched, _ = comfy.sd.load_lora_for_models(model, None, tensors, 1.0, 0.0)
     return has_lora(patched, adapter, attention_names(sites))

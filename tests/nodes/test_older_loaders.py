@@ -181,6 +181,14 @@ def test_a_renamed_file_is_known_by_its_content(write: Header) -> None:
     assert chosen("SD1.5", "STANDARD (medium strength)") == "whatever.safetensors"
 
 
+def test_other_things_in_the_folder_are_passed_by(write: Header, folder: Path) -> None:
+    (folder / "ipadapter" / "gone.safetensors").symlink_to(folder / "nowhere")
+    (folder / "ipadapter" / "page.safetensors").write_text("<html>")
+    write("lora.safetensors", {"lora_unet_down.lora_up.weight": torch.empty(4, 4)})
+    write("mine.safetensors", published.LAYOUTS["full-face SD1.5"])
+    assert chosen("SD1.5", "FULL FACE - SD1.5 only (portraits stronger)") == "mine.safetensors"
+
+
 def test_two_that_fit_equally_are_named(write: Header) -> None:
     layout = published.LAYOUTS["full-face SD1.5"]
     write("one.safetensors", layout, 1)

@@ -37,7 +37,8 @@ def test_a_picture(id: str) -> None:
     found, crops = call(id, model(), adapter, image=pictures(2), attn_mask=None, exact=None, **SINGLE[id])
     assert crops is None
     exact, _ = call(id, model(), adapter, image=pictures(2), exact=True, **SINGLE[id])
-    assert not torch.equal(changed(found), changed(exact))
+    # Without a mask and on a base adapter, only the middle block differs, where the node gives it a weight.
+    assert torch.equal(changed(found), changed(exact)) == (id in ("IPAdapterMS", "IPAdapterPreciseStyleTransfer"))
 
 
 @pytest.mark.parametrize("id", BATCHES)
