@@ -149,7 +149,7 @@ def _key(reference: Reference, device: torch.device, dtype: torch.dtype) -> Hash
     base = () if reference.text_projection is None else tuple(map(token_of, reference.text_projection.parameters()))
     given = tokens_of(reference.inputs), tokens_of(reference.unconditional)
     merged_by = reference.picture_weights if reference.combine in MERGES else ()
-    request = reference.combine, merged_by, reference.shortcut_scale, base
+    request = reference.combine, merged_by, reference.shortcut_scale, base, reference.token_scale
     return id(reference.adapter), *given, *request, device, dtype
 
 
