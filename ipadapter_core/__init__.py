@@ -30,7 +30,7 @@ from .files.encoders import (
     read_encoder,
     to_open_clip,
 )
-from .files.read import WeightsFile, read_adapter, read_weights
+from .files.read import ShapesFile, WeightsFile, read_adapter, read_shapes, read_tensor, read_weights
 from .files.write import write_pickle, write_safetensors
 from .method.adapter import IPAdapter
 from .method.attention import (
@@ -47,8 +47,8 @@ from .method.attention import (
 from .method.combine import COMBINE, CONCATENATE, ONE_FOR_EACH, check_weights, merged, picture_weights
 from .method.frames import EASINGS, frame_weights
 from .method.given import Given, nothing, read_identities
-from .method.influence import Curve, Influence
-from .method.layers import Layers
+from .method.influence import Curve, Influence, Placement
+from .method.layers import ALL, Layers
 from .method.scaling import SCALINGS, V_ONLY, scaled
 from .method.site import Site
 from .method.spec import (
@@ -64,6 +64,7 @@ from .method.spec import (
 )
 
 __all__ = [
+    "ALL",
     "ARCHITECTURES",
     "BASES",
     "BASE_NAMES",
@@ -97,7 +98,9 @@ __all__ = [
     "LinearProjection",
     "Lora",
     "MLPProjection",
+    "Placement",
     "ResamplerProjection",
+    "ShapesFile",
     "Site",
     "WeightsFile",
     "add_image_attention",
@@ -137,6 +140,8 @@ __all__ = [
     "read_config",
     "read_encoder",
     "read_identities",
+    "read_shapes",
+    "read_tensor",
     "read_weights",
     "resolve_variant",
     "scaled",

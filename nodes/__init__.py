@@ -20,6 +20,7 @@ from .forms.pocket import DrawPocketPicture, LoadPocket
 from .forms.record import ImageAttentionMap, RecordAttention
 from .forms.regions import RegionalPrompts, RegionNode
 from .forms.saved import LoadImagePrompt, SaveImagePrompt
+from .older import register as older
 
 NODES: list[type[io.ComfyNode]] = [LoadAdapter, LoadEncoder, EncodeImagePrompt, ApplyAdapter, ImagePromptNode]
 NODES += [EncodeFaces, CombineImagePrompts, SaveImagePrompt, LoadImagePrompt, LoadPocket, DrawPocketPicture]
@@ -32,6 +33,7 @@ class ImagePromptExtension(ComfyExtension):
     async def on_load(self) -> None:
         folders.register()
         pocket.register()
+        older.register_in_comfyui()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

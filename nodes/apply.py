@@ -9,6 +9,7 @@ from comfy.patcher_extension import WrappersMP
 
 from ..ipadapter_core import (
     CONCATENATE,
+    Given,
     Influence,
     Site,
     check_weights,
@@ -44,25 +45,52 @@ def apply_adapter(
     """
     if influence.is_nothing:
         return model
-    host, sites = host_of(model)
-    host.check(adapter, model, sites)
+    host, sites = checked_host(model, adapter)
     inputs, unconditional = given_of(prompt, adapter.spec, adapter.name)
     if negative is not None:
         unconditional = negative_of(negative, adapter.spec, adapter.name)
     check_weights(picture_weights, inputs.rows, combine)
+    return apply_given(
+        host.with_lora(model, adapter, lora_strength, sites), adapter, inputs, unconditional, influence,
+        combine=combine, picture_weights=picture_weights, shortcut_scale=shortcut_scale,
+    )  # fmt: skip
+
+
+def apply_given(
+    model: Any,
+    adapter: Adapter,
+    inputs: Given,
+    unconditional: Given,
+    influence: Influence,
+    swapped: frozenset[int] = frozenset(),
+    **settings: Any,
+) -> Any:
+    """A clone of MODEL that follows what an adapter's projection reads, wherever that was made.
+
+    swapped: sites where the picture acts in unconditional predictions alone. settings: other fields of a Reference.
+    Raises ValueError when adapter and model do not fit each other.
+    """
+    if influence.is_nothing:
+        return model
+    host, sites = checked_host(model, adapter)
     reference = Reference(
         adapter=adapter,
         inputs=inputs,
         unconditional=unconditional,
         influence=influence,
         layer_weights=_layer_weights(influence, sites),
-        swapped=_swapped(influence, sites),
-        combine=combine,
-        picture_weights=picture_weights,
-        shortcut_scale=shortcut_scale,
+        swapped=swapped or _swapped(influence, sites),
         text_projection=host.text_projection(adapter, model),
+        **settings,
     )
-    return _with_reference(host.with_lora(model, adapter, lora_strength, sites), host, sites, reference)
+    return _with_reference(model, host, sites, reference)
+
+
+def checked_host(model: Any, adapter: Adapter) -> tuple[Host, list[Site]]:
+    """The host of a MODEL and its sites. Raises ValueError when the adapter does not fit the model."""
+    host, sites = host_of(model)
+    host.check(adapter, model, sites)
+    return host, sites
 
 
 def layers_said(model: Any, influence: Influence) -> str:

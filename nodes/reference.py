@@ -33,7 +33,7 @@ class Reference:
     layer_weights: index of a site to weight, sites that do nothing left out. swapped: the sites where the picture acts
     in unconditional predictions and nothing in conditional ones. combine: one of COMBINE. picture_weights: a factor for
     each picture, or none. shortcut_scale: of FaceID plus v2. text_projection: the base's own, for adapters whose tokens
-    go through it.
+    go through it. token_scale: a factor of the image tokens, after that.
     """
 
     adapter: Adapter
@@ -46,14 +46,15 @@ class Reference:
     swapped: frozenset[int] = frozenset()
     shortcut_scale: float = 1.0
     text_projection: torch.nn.Linear | None = None
+    token_scale: float = 1.0
 
     def image_tokens(self, inputs: Given) -> Tensor:
         """Image tokens [P, T, C] of these inputs."""
         tokens = self.adapter.model.image_tokens(inputs, self.shortcut_scale)
-        if self.text_projection is None:
-            return tokens
-        weight, bias = (value.to(tokens) for value in (self.text_projection.weight, self.text_projection.bias))
-        return F.linear(tokens, weight, bias)
+        if self.text_projection is not None:
+            weight, bias = (value.to(tokens) for value in (self.text_projection.weight, self.text_projection.bias))
+            tokens = F.linear(tokens, weight, bias)
+        return tokens if self.token_scale == 1 else tokens * self.token_scale
 
     def weight_of(self, index: int, role: Role) -> float:
         """The weight of a site in predictions of this role."""
@@ -148,7 +149,7 @@ def _key(reference: Reference, device: torch.device, dtype: torch.dtype) -> Hash
     base = () if reference.text_projection is None else tuple(map(token_of, reference.text_projection.parameters()))
     given = tokens_of(reference.inputs), tokens_of(reference.unconditional)
     merged_by = reference.picture_weights if reference.combine in MERGES else ()
-    request = reference.combine, merged_by, reference.shortcut_scale, base
+    request = reference.combine, merged_by, reference.shortcut_scale, base, reference.token_scale
     return id(reference.adapter), *given, *request, device, dtype
 
 

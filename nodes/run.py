@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -72,7 +72,10 @@ class PreparedReference:
     def tensors(self, chunks: tuple[Chunk, ...], options: Mapping[str, Any], x: Tensor, shape: Any) -> ReferenceTensors:
         """What it gives a forward pass of x [B, ...]; shape: of the whole latents."""
         assert self.layouts is not None, "a step was announced before its forward passes"
-        excerpt = excerpt_of(options, x.shape[0] // len(chunks), shape)
+        placement = self.influence.placement
+        excerpt = excerpt_of(options, x.shape[0] // len(chunks), shape, placement)
+        if placement.grid == "guessed":
+            excerpt = replace(excerpt, size=(x.shape[-2], x.shape[-1]))
         return self.layouts.tensors(chunks, excerpt, x.device, self.weight)
 
 

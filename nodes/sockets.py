@@ -19,9 +19,15 @@ MAX_SHOWN = 16  # pictures on a node: each becomes a file of the server
 
 def say(node: type[io.ComfyNode], text: str) -> None:
     """Show a text on the node in the page; outside of a running server there is none."""
+    if node.hidden is not None and node.hidden.unique_id is not None:
+        say_on(node.hidden.unique_id, text)
+
+
+def say_on(unique_id: str | None, text: str) -> None:
+    """Show a text on the node of this id in the page; outside of a running server, or without an id, there is none."""
     server = sys.modules.get("server")  # ComfyUI's own, never imported for this
-    if server is not None and node.hidden is not None and node.hidden.unique_id is not None:
-        server.PromptServer.instance.send_progress_text(text, node.hidden.unique_id)
+    if server is not None and unique_id is not None:
+        server.PromptServer.instance.send_progress_text(text, unique_id)
 
 
 def shown(pictures: Sequence[Tensor] | Tensor) -> ui.PreviewImage | None:

@@ -14,7 +14,6 @@ import pickletools
 import struct
 import zipfile
 from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -81,26 +80,28 @@ class Weights(StandIn):
     """A tensor."""
 
     num_bytes: int
+    shape: tuple[int, ...] = ()
 
 
-def check_claims(path: Path) -> None:
+def check_claims(path: Path) -> Any:
     """Hold what a file of `torch.save` claims to its size, without making anything of it.
 
-    Raises UnpicklingError for anything but named weights, RefusedError for claims that its size does not allow, and
-    what readers of pickles and zips raise for a damaged file.
+    Returns what is in it, with `Weights` in place of tensors. Raises UnpicklingError for anything but weights,
+    RefusedError for claims that its size does not allow, and what readers of pickles and zips raise for a damaged file.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
         is_zip = file.read(4) == ZIP
         file.seek(0)
-        storages = _zipped(file, size) if is_zip else _in_a_row(file, size)
-    held = sum(storage.num_bytes for storage in storages)
+        claims = _zipped(file, size) if is_zip else _in_a_row(file, size)
+    held = sum(storage.num_bytes for storage in claims.storages.values())
     if held > GROWTH * size:
         raise ExcessError(f"claims {held:,} bytes of weights in {size:,} bytes of file")
+    return claims.content
 
 
-def _zipped(file: BinaryIO, size: int) -> Iterable[Storage]:
-    """The storages of a zip: one pickle with the names, one entry for each storage."""
+def _zipped(file: BinaryIO, size: int) -> _Claims:
+    """What a zip claims: one pickle with the names, one entry for each storage."""
     room = room_for_names(size)
     if _bytes_of_entries(file) > room:
         raise ExcessError(f"has too many entries for its {size:,} bytes")
@@ -121,12 +122,12 @@ def _zipped(file: BinaryIO, size: int) -> Iterable[Storage]:
         folder = pickles[0].filename.casefold().removesuffix("data.pkl")
         with archive.open(pickles[0]) as names:
             reader = _Reader(io.BytesIO(names.read()), size)
-            storages = reader.one_pickle().storages.values()
-    for storage in storages:
+            claims = reader.one_pickle()
+    for storage in claims.storages.values():
         held = sizes.get(f"{folder}data/{storage.key}".casefold(), 0)
         if storage.num_bytes > held:
             raise ExcessError(f"claims {storage.num_bytes:,} bytes of weights where it holds {held:,}")
-    return storages
+    return claims
 
 
 def _bytes_of_entries(file: BinaryIO) -> int:
@@ -149,11 +150,11 @@ def room_for_names(size: int) -> int:
     return MAX_NAMES + size // NAMES_SHARE
 
 
-def _in_a_row(file: BinaryIO, size: int) -> Iterable[Storage]:
-    """The storages of torch's older layout: five pickles one after the other, the fourth with the names."""
+def _in_a_row(file: BinaryIO, size: int) -> _Claims:
+    """What torch's older layout claims: five pickles one after the other, the fourth with the names."""
     reader = _Reader(file, size)
     found = [reader.one_pickle() for _ in range(5)]
-    return found[3].storages.values()
+    return found[3]
 
 
 class _Reader:
@@ -188,12 +189,14 @@ class _Reader:
         end = self.tell()
         self.file.seek(start)
         claims = _Claims(io.BytesIO(self.file.read(end - start)), self.size)
-        claims.load()
+        claims.content = claims.load()
         return claims
 
 
 class _Claims(pickle.Unpickler):
     """A pickle's content as stand-ins; `storages` by key."""
+
+    content: Any = None
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         super().__init__(file, encoding="latin1")
@@ -248,4 +251,4 @@ class _Claims(pickle.Unpickler):
             raise ExcessError(f"claims more weights than fit into its {self.size:,} bytes")
         if claimed > storage.num_bytes:
             raise ExcessError(f"claims {claimed:,} bytes of weights where it holds {storage.num_bytes:,}")
-        return Weights(bytes_each * count)
+        return Weights(bytes_each * count, tuple(shape))

@@ -10,17 +10,17 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import safetensors
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .pickled import ExcessError, RefusedError, check_claims, room_for_names
+from .pickled import ExcessError, RefusedError, Weights, check_claims, room_for_names
 
 # Other names for the two groups, seen in published files.
 ALIASES = {"image_proj_model": "image_proj", "adapter_modules": "ip_adapter"}
@@ -33,12 +33,23 @@ DAMAGED = (
     struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
 )  # fmt: skip
 
+Content = TypeVar("Content")
+Value = TypeVar("Value")
+
 
 @dataclass(frozen=True)
 class WeightsFile:
     """A file's tensors by flat name, and what its metadata says."""
 
     tensors: dict[str, Tensor]
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ShapesFile:
+    """Stand-ins with the shapes of a file's tensors by flat name, and what its metadata says."""
+
+    shapes: dict[str, Weights]
     metadata: dict[str, str] = field(default_factory=dict)
 
 
@@ -70,17 +81,47 @@ def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
     Raises ValueError with one sentence when the file is empty, damaged, a web page, or a pickle with code in it.
     """
     path = Path(path)
+    return _read_safetensors(path) if _has_header(path) else _read_pickle(path)
+
+
+def read_shapes(path: str | os.PathLike[str]) -> ShapesFile:
+    """The shapes of named tensors in flat names, as an adapter's (`read_adapter`), and the metadata; reads no weights.
+
+    Raises ValueError as `read_weights` does, as far as a file's names tell.
+    """
+    path = Path(path)
+    if _has_header(path):
+        found, metadata = _sentences(path, _safetensors_shapes)
+    else:
+        found, metadata = _flatten(_sentences(path, check_claims), path, Weights), {}
+    return ShapesFile({_canonical(key): value for key, value in found.items()}, metadata)
+
+
+def read_tensor(path: str | os.PathLike[str]) -> Tensor:
+    """The only tensor that `torch.save` wrote into a file; no code in it runs.
+
+    Raises ValueError as `read_weights` does, and when there is something else in it.
+    """
+    path = Path(path)
+    content = None if _has_header(path) else _unpickled(path)
+    if not isinstance(content, Tensor):
+        raise ValueError(f"{path.name} does not hold one tensor: choose a file that was saved with torch.save")
+    return content
+
+
+def _has_header(path: Path) -> bool:
+    """Whether a file is safetensors, or neither of both. Raises ValueError for what is no file of weights at all."""
     _check_place(path)
     head = _head(path)
     if not head:
         raise ValueError(f"{path.name} is empty: download it again")
     if _is_safetensors(head):
-        return _read_safetensors(path)
+        return True
     if head.lstrip().startswith(b"<"):
         raise ValueError(f"{path.name} is a web page saved in place of the weights: download the file itself")
     if head.startswith(b"version https://git-lfs"):
         raise ValueError(f"{path.name} is a Git LFS pointer, not the weights: fetch the file itself with git lfs pull")
-    return _read_pickle(path) if head.startswith((b"PK", b"\x80")) else _read_safetensors(path)
+    return not head.startswith((b"PK", b"\x80"))
 
 
 def _check_place(path: Path) -> None:
@@ -117,11 +158,32 @@ def _canonical(key: str) -> str:
 
 
 def _read_safetensors(path: Path) -> WeightsFile:
+    return _sentences(path, _safetensors)
+
+
+def _safetensors(path: Path) -> WeightsFile:
+    _check_header(path)
+    with safetensors.safe_open(path, framework="pt") as file:
+        metadata = dict(file.metadata() or {})
+    return WeightsFile(load_file(path), metadata)
+
+
+def _safetensors_shapes(path: Path) -> tuple[dict[str, Weights], dict[str, str]]:
+    _check_header(path)
+    with safetensors.safe_open(path, framework="pt") as file:
+        shapes = {key: Weights(0, tuple(file.get_slice(key).get_shape())) for key in file.keys()}  # noqa: SIM118
+        return shapes, dict(file.metadata() or {})
+
+
+def _sentences(path: Path, read: Callable[[Path], Content]) -> Content:
+    """What `read` gives. Raises ValueError with one sentence in place of what readers of a damaged file raise."""
     try:
-        _check_header(path)
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
-        return WeightsFile(load_file(path), metadata)
+        return read(path)
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path.name} holds more than weights, or is damaged, and was not loaded (nothing in it was run): "
+            "use the .safetensors file of the same adapter, or download it again"
+        ) from error
     except RefusedError as error:
         raise ValueError(f"{path.name} {error}") from error
     except (safetensors.SafetensorError, *DAMAGED) as error:
@@ -150,32 +212,30 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _read_pickle(path: Path) -> WeightsFile:
-    try:
+    return WeightsFile(_flatten(_unpickled(path), path, Tensor))
+
+
+def _unpickled(path: Path) -> Any:
+    """What torch makes of a pickle that holds to its claims."""
+
+    def load(path: Path) -> Any:
         check_claims(path)
         with path.open("rb") as file:  # by path, torch goes by the name's ending
-            content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path.name} holds more than weights, or is damaged, and was not loaded (nothing in it was run): "
-            "use the .safetensors file of the same adapter, or download it again"
-        ) from error
-    except RefusedError as error:
-        raise ValueError(f"{path.name} {error}") from error
-    except DAMAGED as error:
-        raise ValueError(f"{path.name} is truncated or damaged: download it again") from error
-    return WeightsFile(_flatten(content, path))
+            return torch.load(file, map_location="cpu", weights_only=True)
+
+    return _sentences(path, load)
 
 
-def _flatten(content: Any, path: Path) -> dict[str, Tensor]:
-    """{"image_proj": {...}, "ip_adapter": {...}} or a flat dict, to a flat dict of tensors."""
+def _flatten(content: Any, path: Path, kind: type[Value]) -> dict[str, Value]:
+    """{"image_proj": {...}, "ip_adapter": {...}} or a flat dict, to a flat dict of values of this kind."""
     if not isinstance(content, Mapping):
         raise ValueError(f"{path.name} holds a {type(content).__name__}, not named weights: choose an adapter file")
-    flat: dict[str, Tensor] = {}
+    flat: dict[str, Value] = {}
     for key, value in content.items():
-        if isinstance(value, Tensor):
+        if isinstance(value, kind):
             flat[str(key)] = value
         elif isinstance(value, Mapping):
-            flat.update({f"{key}.{name}": tensor for name, tensor in value.items() if isinstance(tensor, Tensor)})
+            flat.update({f"{key}.{name}": inner for name, inner in value.items() if isinstance(inner, kind)})
     return flat
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
@@ -93,6 +94,21 @@ class Curve:
         return self.points[-1][1]
 
 
+@dataclass(frozen=True)
+class Placement:
+    """How pictures, weights over frames and masks are laid on latents.
+
+    beyond: a latent beyond the end of a list gets what is at its start "again", or its "last". grid: masks are averaged
+    on the "true" grid of a layer, or bilinear on one that is "guessed" from its number of positions, as in older packs;
+    they are then stretched over an area too. windows: which parts of a video are known, "all" kinds of context windows,
+    or those of "AnimateDiff" alone.
+    """
+
+    beyond: Literal["again", "last"] = "again"
+    grid: Literal["true", "guessed"] = "true"
+    windows: Literal["all", "AnimateDiff"] = "all"
+
+
 @dataclass(frozen=True, eq=False)
 class Influence:
     """What an image prompt is allowed to change.
@@ -105,6 +121,7 @@ class Influence:
     frames: a factor of the weight for each latent, gone through again where there are more; (): 1 for all.
     scaling: how the weight acts on K' and V', one of SCALINGS. rescale: 0 to 1, how far text and picture together are
     moved to the norm of the text's output, for each position.
+    placement: how pictures, frames and masks are laid on latents.
     Raises ValueError when a number is not finite or out of its range, and when the mask has no pixels.
     """
 
@@ -116,6 +133,7 @@ class Influence:
     frames: tuple[float, ...] = ()
     scaling: str = V_ONLY
     rescale: float = 0.0
+    placement: Placement = Placement()
 
     def __post_init__(self) -> None:
         shares = self.layers.values() if isinstance(self.layers, Mapping) else ()

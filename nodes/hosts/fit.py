@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ...ipadapter_core import BASES, Site, base_name, base_of, find_base
+from ...ipadapter_core import BASES, Base, Site, base_name, base_of, find_base
 from ...ipadapter_core.facts.bases import numbers_of
 from ..models import Adapter
 
@@ -30,6 +30,12 @@ def check_base(adapter: Adapter, model: Any, sites: list[Site]) -> None:
         f"the adapter {adapter.name} is for {base_name(spec)}, but the model is {name}: "
         f"load an adapter for {name}, or a checkpoint of {base_name(spec)}"
     )
+
+
+def base_of_model(model: Any, sites: list[Site]) -> Base | None:
+    """The base whose numbers a MODEL has; None: nobody's."""
+    unet = model.get_model_object("diffusion_model")
+    return find_base(unet.get_submodule(sites[0].comfyui).to_k.in_features, len(sites), _vector_dim(unet))
 
 
 def _vector_dim(unet: Any) -> int | None:

@@ -49,16 +49,35 @@ class Face:
     def cut(self, crop: FaceCrop) -> Tensor:
         """The picture of the face: [size, size, 3] of 0..1. Outside of the picture it is black, as in the training."""
         if crop.kind == "aligned":
-            pixels = self._aligned(crop.size)
+            pixels = aligned(self.picture, self.landmarks, crop.size)
         else:
             pixels = np.asarray(square_around(Image.fromarray(self.picture), self.box, crop.size))
         return torch.from_numpy(np.array(pixels)).float() / 255
 
-    def _aligned(self, size: int) -> np.ndarray:
-        """Turned, scaled and moved so that the landmarks lie as ArcFace expects them."""
-        from insightface.utils import face_align
 
-        return face_align.norm_crop(self.picture, landmark=self.landmarks, image_size=size)
+def aligned(picture: np.ndarray, landmarks: np.ndarray, size: int) -> np.ndarray:
+    """The face of a picture [H, W, 3], turned, scaled and moved so that its landmarks lie as ArcFace expects them."""
+    from insightface.utils import face_align
+
+    return face_align.norm_crop(picture, landmark=landmarks, image_size=size)
+
+
+def face_analysis(name: str, provider: str = "CPU") -> Any:
+    """insightface's own FaceAnalysis of the models in a folder, as other packs use it; the detector at 640 pixels.
+
+    provider: onnxruntime's, as people call it. Raises ValueError that names what is missing; nothing is downloaded.
+    """
+    folder = model_folder(name)
+    _, errors = _insightface()
+    from insightface.app import FaceAnalysis
+
+    execution = f"{'Dml' if provider == 'DirectML' else provider}ExecutionProvider"
+    try:
+        analysis = FaceAnalysis(name=str(folder), providers=[execution])
+    except errors as error:
+        raise ValueError(f"the face model {name} in {folder} is damaged: download it again") from error
+    analysis.prepare(ctx_id=0, det_size=(DETECTION_SIZES[0],) * 2)
+    return analysis
 
 
 class FaceModel:
