@@ -15,6 +15,8 @@ from ...world.scenes import DEVELOP
 from ..orders import Order
 from ..sheet import Row, draw_sheet
 from ..studio import Studio
+from .seen import ROWS as SEEN_ROWS
+from .seen import write_seen
 from .strips import ROWS, STRIPS, Strip
 
 LEFT, QUALITY = 84, 85  # pixels of the labels; of WebP, 0 to 100
@@ -28,6 +30,9 @@ def write(studio: Studio, folder: Path) -> None:
         labels = [label(studio, strip, number) for number in range(ROWS)]
         rows = [Row(text, torch.stack([one[number] for one in columns])) for number, text in enumerate(labels)]
         draw_sheet(rows, list(strip), LEFT).save(folder / f"{name}.webp", quality=QUALITY, method=6)
+    world = studio.world(DEVELOP)
+    references = world.references.of(torch.arange(2 * SEEN_ROWS))
+    write_seen(references, folder / "seen.webp", LEFT, QUALITY)
 
 
 def column(studio: Studio, one: str | Order) -> Tensor:
