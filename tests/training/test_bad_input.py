@@ -97,10 +97,10 @@ def test_checkpoint_of_another_config(folder: Path, capsys: pytest.CaptureFixtur
     config = _with_folder(load_config(folder / "good.toml"), folder / "mine")
     loop.train(config, run.start(config))
     before = (folder / "mine" / "config.toml").read_bytes()
-    assert main(["resume", str(folder / "mine"), "--set", "optimiser.learning_rate=0.5", "--set", "run.steps=4"]) == 1
+    assert main(["resume", str(folder / "mine"), "--set", "optimiser.weight_decay=0.5", "--set", "run.steps=4"]) == 1
     message = capsys.readouterr().err.strip().splitlines()[-1]
     print(f"\n{message}")
-    assert "belongs to another training: its optimiser.learning_rate is 0.01, the config's 0.5" in message
+    assert "belongs to another training: its optimiser.weight_decay is 0.01, the config's 0.5" in message
     assert (folder / "mine" / "config.toml").read_bytes() == before
     assert main(["train", str(folder / "good.toml"), "--set", f"run.folder={folder / 'mine'}"]) == 1
     assert "already holds a run" in capsys.readouterr().err
