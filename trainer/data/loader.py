@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,9 +180,9 @@ class Loader:
             collate_fn=_collate,
             worker_init_fn=start_worker,
         )
-        batches = iter(loaded)
+        batches = _started(loaded)
         try:
-            for batch in _said(batches):
+            for batch in _said(batches, self.config.data.workers):
                 if isinstance(batch, Fault):
                     raise ValueError(batch.message)
                 if batch is None:
@@ -193,12 +194,22 @@ class Loader:
             _end(batches)
 
 
-def _said(batches: Iterator[Any]) -> Iterator[Any]:
+def _started(loaded: DataLoader[Any]) -> Iterator[Any]:
+    """A DataLoader's batches. The end of a worker is met where a batch is asked for, not wherever a signal finds us."""
+    number = getattr(signal, "SIGCHLD", None)
+    before = signal.getsignal(number) if number else None
+    batches = iter(loaded)  # sets a handler of torch's, which raises amid an optimiser's step as anywhere else
+    if number and before is not None:
+        signal.signal(number, before)
+    return batches
+
+
+def _said(batches: Iterator[Any], workers: int) -> Iterator[Any]:
     """The same batches; the end of a worker is said in a sentence."""
     try:
         yield from batches
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
+    except (RuntimeError, OSError, EOFError) as error:
+        if not workers or (isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker")):
             raise
         raise ValueError(
             f"a loader process has ended ({str(error).partition(chr(10))[0]}): where memory was short, lower "
