@@ -59,7 +59,7 @@ def kill_test(folder: Path, mode: str, kills: int, seed: int = 0) -> Outcome:
             moment = _ask_to_stop(process, killed, draw, runs.WAYS[number // 3 % len(runs.WAYS)])
         else:
             moment = _kill_at_moment(process, killed, draw, is_saving=number % 3 == 1)
-        process.communicate()
+            process.communicate()
         parts = [path.name for path in checkpoint.folder(place).glob(".step-*")] if place.exists() else []
         newest = checkpoint.latest(place)
         found.append(

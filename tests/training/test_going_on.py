@@ -7,8 +7,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -183,3 +185,33 @@ def test_checkpoints_from_before_the_checksums_are_read(run: Path, made: Path) -
         path.write_text(json.dumps({key: settings[key] for key in ("step", "config", "fixed", "scale")}))
     resume(run, "--from", "4")
     holds_the_same(run, made)
+
+
+def test_sample_sees_a_turned_photo_upright_and_checks_before_it_works(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def sample(image: Path, out: Path, *more: str) -> int:
+        few = ("--steps", "1", "--number", "1", "--resolution", "32", "--device", "cpu")
+        return main(["sample", str(run), "--image", str(image), "--out", str(out), *few, *more])
+
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8))
+    photo.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "upright.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo.save(tmp_path / "phone.png", exif=exif)
+    seen = []
+    for name in ("upright", "phone"):
+        assert sample(tmp_path / f"{name}.png", tmp_path / "new" / f"{name}.png") == 0
+        seen.append(np.asarray(Image.open(tmp_path / "new" / f"{name}.png")).astype(int))
+    print(f"\nupright and turned by EXIF: largest difference {abs(seen[0] - seen[1]).max()} of 255")
+    assert (seen[0] == seen[1]).all()
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
+    for image, out, words in (
+        ("upright.png", "o.xyz", "o.xyz has no ending of a picture"),
+        ("huge.png", "o.png", "cannot be a reference (more than 178,956,970 pixels)"),
+        ("gone.png", "o.png", "there is no file"),
+    ):
+        assert sample(tmp_path / image, tmp_path / out) == 1
+        message = capsys.readouterr().err.strip().splitlines()[-1]
+        print(f"\n{message}")
+        assert words in message

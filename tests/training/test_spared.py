@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.support import runs
 from trainer.__main__ import main
@@ -63,15 +65,22 @@ def test_a_scorer_that_is_not_there_is_known_before_the_first_step(
 
 
 def test_lines_wait_for_room_on_a_full_disk(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    log = Log(tmp_path, config(tmp_path), 0)
+    settings = config(tmp_path)
+    settings = dataclasses.replace(settings, run=dataclasses.replace(settings.run, trackers=("tensorboard",)))
+    (tmp_path / "tensorboard").touch()  # where its folder should be
+    log = Log(tmp_path, settings, 0)
     with Path("/dev/full").open("ab", buffering=0) as full:
         mine, log.file = log.file, full
         log.numbers(1, {"loss": 1.0})
         log.numbers(2, {"loss": 0.5})
     assert len(said(caplog, "No space left on device")) == 2
+    assert len(said(caplog, "TensorBoard failed")) == 2
     log.file = mine
+    (tmp_path / "tensorboard").unlink()
     log.numbers(3, {"loss": 0.25})
     log.picture(3, "samples", Image.new("RGB", (8, 8)))
     log.close()
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3]
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [3] and events.Tags()["images"] == ["samples"]

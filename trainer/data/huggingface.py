@@ -32,6 +32,11 @@ class HuggingFaceSource:
             raise ValueError(
                 f"{self.folder} is no Hugging Face dataset on disk: write one with save_to_disk"
             ) from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(
+                f"{self.folder} cannot be read as a Hugging Face dataset ({reason}): write it again"
+            ) from error
         if isinstance(found, datasets.DatasetDict):
             if "train" not in found:
                 raise ValueError(

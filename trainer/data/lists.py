@@ -49,10 +49,10 @@ class ListSource:
                 )
         if self.face:
             check_identity(row.get(self.face), self.face, where, ", ".join(row) or "nothing")
-        column = caption_column(row, self.caption)
-        if column is not None and row[column]:
-            self.captions_from[column] += 1
-        if self.caption and column is None and not self._first_without:
+        where_captions = caption_column(row, self.caption)
+        if where_captions is not None and row[where_captions]:
+            self.captions_from[where_captions] += 1
+        if self.caption and where_captions is None and not self._first_without:
             has = ", ".join(row)
             self._first_without = (
                 f"{where} has no {self.caption!r} (it has {has}), nor has any other: correct data.caption_column"

@@ -41,7 +41,9 @@ class Log:
         self.file = self.path.open("ab", buffering=0)
         self.waiting = b""  # lines that could not be written yet
         trackers = config.run.trackers
-        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1) if "tensorboard" in trackers else None
+        self.has_board = "tensorboard" in trackers
+        self.purge: int | None = step + 1  # what was shown of later steps is hidden
+        self.board: SummaryWriter | None = None
         self.wandb: Any = None
         self.has_wandb = "wandb" in trackers
         if self.has_wandb and importlib.util.find_spec("wandb") is None:
@@ -54,8 +56,11 @@ class Log:
         self.waiting += json.dumps({"step": step, "time": round(time.time(), 3), **values}).encode() + b"\n"
         self._write()
         with spared("TensorBoard"):
-            for name, value in values.items() if self.board else ():
-                self.board.add_scalar(name, value, step)
+            if self.has_board:
+                board = self._take_board()
+                for name, value in values.items():
+                    board.add_scalar(name, value, step)
+                self.board = board
         with spared("W&B"):
             if self._start_wandb():
                 self.wandb.log(dict(values), step=step)
@@ -63,8 +68,10 @@ class Log:
     def picture(self, step: int, name: str, picture: Image.Image) -> None:
         """A picture of a step, for the trackers."""
         with spared("TensorBoard"):
-            if self.board:
-                self.board.add_image(name, np.asarray(picture), step, dataformats="HWC")
+            if self.has_board:
+                board = self._take_board()
+                board.add_image(name, np.asarray(picture), step, dataformats="HWC")
+                self.board = board
         with spared("W&B"):
             if self._start_wandb():
                 import wandb
@@ -90,6 +97,14 @@ class Log:
                 self.waiting = self.waiting[self.file.write(self.waiting) :]
         except OSError as error:
             logger.warning("%s cannot be written (%s): the training goes on, its lines wait", self.path, error.strerror)
+
+    def _take_board(self) -> SummaryWriter:
+        """The writer, to be put back after a use without a fault: one that has failed stays so, and is made anew."""
+        board, self.board = self.board, None
+        if board is None:
+            board = SummaryWriter(str(self.run / "tensorboard"), purge_step=self.purge)
+            self.purge = None
+        return board
 
     def _start_wandb(self) -> bool:
         """Whether W&B takes numbers, started if it is not yet."""
