@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .run.shared import SharedError
 from .settings.config import Config
 from .settings.load import PRESETS, load_config
 
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str]) -> int:
     logging.basicConfig(level=logging.INFO if is_first else logging.ERROR, format="%(message)s")
     try:
         return options.run(options, arguments)
+    except SharedError as error:
+        return _failed(str(error)) if is_first else 1
     except ValueError as error:
         return _failed(str(error))
     except OSError as error:

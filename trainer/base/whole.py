@@ -29,6 +29,8 @@ def check_base(files: BaseFiles, needs_all: bool = True) -> None:
     """
     if files.path.is_file():
         check_weights(files.path)
+    if files.model.vae:
+        _check_vae(Path(files.model.vae))
     has_two = files.unet_config.get("addition_embed_type") == "text_time"  # SDXL's kind
     files.scheduler_config()
     if not files.path.is_dir():
@@ -42,8 +44,16 @@ def check_base(files: BaseFiles, needs_all: bool = True) -> None:
     for part in encoders if needs_all else ():
         _check_tokenizer(folder / part.replace("text_encoder", "tokenizer"))
     assert files.vae_config is not None
-    if files.model.vae and Path(files.model.vae).is_dir():
-        _check_part(Path(files.model.vae).parent, Path(files.model.vae).name, "", WEIGHTS["vae"])
+
+
+def _check_vae(path: Path) -> None:
+    """An autoencoder of its own: a folder or a file."""
+    if not path.exists():
+        raise ValueError(f"there is no autoencoder {path}: give a diffusers folder or a file in model.vae")
+    if path.is_dir():
+        _check_part(path.parent, path.name, "", WEIGHTS["vae"])
+    else:
+        check_weights(path)
 
 
 def _check_part(folder: Path, part: str, variant: str, names: tuple[str, ...] | None = None) -> None:

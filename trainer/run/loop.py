@@ -39,6 +39,7 @@ from .parallel.plain import Parallel
 from .parallel.start import start
 from .resume import GoingOn, choose
 from .same import made_with
+from .shared import SharedError
 from .show import note_start, open_grid, open_log, show_grid
 from .spare import spared
 from .stop import Stop
@@ -112,7 +113,7 @@ class Training:
                 error = str(found)
         chosen, error = self.parallel.gather_objects((chosen, error))[0]
         if error:
-            raise ValueError(error)
+            raise SharedError(error)
         if chosen:
             saved = checkpoint.read(chosen.path, is_checked=True)
             self.parallel.load(saved.weights, saved.state, saved.step)
@@ -208,7 +209,7 @@ class Training:
         ]
         names = [name for found in self.parallel.gather_objects(mine) for name in found]
         last = checkpoint.latest(self.run)
-        raise ValueError(
+        raise SharedError(
             f"the loss of step {self.step + 1} is not finite for {', '.join(names[:4])}: look at that sample, or lower "
             f"the learning rate or choose bf16; the last good checkpoint is {last.name if last else 'none'}"
         )
@@ -241,7 +242,7 @@ class Training:
                 error = str(found)
         error = self.parallel.gather_objects(error)[0]
         if error:
-            raise ValueError(error)
+            raise SharedError(error)
         self.saved = self.step
 
     def _current(self) -> IPAdapter:
