@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -148,6 +149,18 @@ def test_full_disk_keeps_the_last_good_checkpoint(folder: Path, small_disk: Path
     assert newest is not None
     assert checkpoint.read(newest, fixed_values(config)).step == int(newest.name.removeprefix("step-"))
     assert not list(checkpoint.folder(small_disk / "run").glob(".step-*"))
+
+
+def test_full_disk_at_the_start(folder: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (small_disk / "run").mkdir()
+    with contextlib.suppress(OSError), (small_disk / "full").open("wb") as file:
+        file.write(bytes(2**20))
+    settings = [f"run.folder={small_disk / 'run'}", 'run.trackers=["tensorboard"]']
+    assert main(["train", str(folder / "good.toml"), *(part for one in settings for part in ("--set", one))]) == 1
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    print(f"\n{message}")
+    assert message.startswith("error: ") and "No space left on device" in message
+    assert not checkpoint.steps_of(small_disk / "run")
 
 
 def test_folder_that_cannot_be_written(folder: Path, tmp_path: Path) -> None:
