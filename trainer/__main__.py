@@ -12,14 +12,10 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from .run.shared import SharedError
 from .settings.config import Config
 from .settings.load import PRESETS, load_config
-
-if TYPE_CHECKING:
-    from .run.resume import GoingOn
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 EXAMPLES = {
@@ -85,54 +81,20 @@ def train(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     if options.dry_run:
         return _print_plan(config)
     from .run import folder as run
+    from .run.command import run_training
 
-    return _run(config, arguments, is_new=True, folder=run.prepare(config))
+    return run_training(config, arguments, run.prepare(config), is_new=True)
 
 
 def resume(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     from .run import folder as run
+    from .run.command import run_training
     from .run.resume import GoingOn
 
     _check_processes(options.processes)
     config = run.resume(options.folder, options.set, options.processes)
     remember = run.read(options.folder, options.set) if options.set else None
-    return _run(config, arguments, options.folder, GoingOn(options.from_step, options.changed_data, remember))
-
-
-def _run(
-    config: Config, arguments: Sequence[str], folder: Path, going_on: GoingOn | None = None, is_new: bool = False
-) -> int:
-    """Train here, or in several processes of this machine; nothing is written before the run's folder is locked."""
-    from .run import folder as run
-    from .run import launch
-    from .run.preflight import preflight
-
-    if launch.is_ours():
-        return _train(config, folder, going_on, (run.STARTED,))
-    if launch.rank():
-        return _train(config, folder, going_on)
-    with run.locked(folder, (run.STARTED,)):
-        preflight(config)
-        with run.locked(folder, (run.TRAINING,)):
-            if is_new:
-                run.start(config)
-        if config.run.processes > 1 and not launch.is_launched():
-            return launch.launch(config, arguments)
-        return _train(config, folder, going_on, (run.STARTED,))
-
-
-def _train(config: Config, folder: Path, going_on: GoingOn | None, held: tuple[str, ...] = ()) -> int:
-    from .run import launch
-    from .run.loop import train as loop
-
-    reached = loop(config, folder, going_on, held)
-    launch.note(launch.ENDED, str(reached))
-    if launch.rank() == 0:
-        if reached < config.run.steps:
-            print(f"stopped and saved at step {reached}; go on with: python -m trainer resume {folder}", flush=True)
-        else:
-            print(f"done: {reached} steps; export with: python -m trainer export {folder} OUT.safetensors", flush=True)
-    return 0
+    return run_training(config, arguments, options.folder, GoingOn(options.from_step, options.changed_data, remember))
 
 
 def export(options: argparse.Namespace, _: Sequence[str]) -> int:

@@ -1,4 +1,7 @@
-"""However a run is asked to stop it saves and says so; however it ends, its lock and its workers end with it."""
+"""However a run is asked to stop it saves and says so; however it ends, its lock and its workers end with it.
+
+SIGTERM in the other ways is in the kill test.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ def config(folder: Path, processes: int, name: str = "run") -> Path:
     return runs.write_config(made, folder / f"{name}.toml")
 
 
-@pytest.mark.parametrize(("processes", "way"), [(1, "process group"), (2, "launcher"), (2, "every process")])
+@pytest.mark.parametrize(("processes", "way"), [(1, "process group"), (2, "every process")])
 def test_sigterm_saves_and_says_so(processes: int, way: str, tmp_path: Path) -> None:
     process = runs.spawn(["train", config(tmp_path, processes)], has_group=True)
     runs.wait_for_steps(process, tmp_path / "run")

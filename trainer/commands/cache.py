@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from ipadapter_core import Feature
 
 from ..base.device import DTYPES, choose_device
+from ..base.encoder import check_encoder
 from ..base.files import BaseFiles
 from ..base.frozen import Frozen
 from ..base.whole import check_base
@@ -66,6 +67,8 @@ class Builder:
         for line in describe_source(self.source) if rank == 0 else ():
             logger.info("%s", line)
         self.feature = trained_family(config.adapter.family)[0].feature
+        if self.feature:
+            check_encoder(config.model.encoder, config.model.encoder_architecture)
         device = choose_device(config.run.device)
         if device == "cuda":
             device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"

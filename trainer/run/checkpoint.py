@@ -70,22 +70,7 @@ def write(
         place.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
-        groups = {"weights": saved.weights, "state": saved.state, EMA: saved.ema}
-        tensors = {
-            f"{group}.{key}": value.contiguous() for group, values in groups.items() for key, value in values.items()
-        }
-        save_file(tensors, part / STATE)
-        write_safetensors(part / ADAPTER, saved.ema or saved.weights, metadata)
-        settings = {
-            "step": saved.step,
-            "config": metadata.get("config"),
-            "fixed": dict(fixed),
-            "scale": saved.scale,
-            "made with": dict(made_with or {}),
-            "files": {name: sum_of(part / name) for name in (STATE, ADAPTER)},
-        }
-        settings = json.loads(json.dumps(settings))  # as it will be read
-        (part / SETTINGS).write_text(json.dumps(signed(settings), indent=1))
+        _write_files(part, saved, metadata, {"fixed": dict(fixed), "made with": dict(made_with or {})})
         for file in (part / STATE, part / SETTINGS, part):
             _flush(file)
         part.rename(final)
@@ -100,6 +85,20 @@ def write(
             "make room or give another folder, then resume"
         ) from error
     return final
+
+
+def _write_files(part: Path, saved: Saved, metadata: Mapping[str, str], about: Mapping[str, Any]) -> None:
+    """A checkpoint's three files. about: what its settings say beside step, scale and checksums."""
+    groups = {"weights": saved.weights, "state": saved.state, EMA: saved.ema}
+    tensors = {
+        f"{group}.{key}": value.contiguous() for group, values in groups.items() for key, value in values.items()
+    }
+    save_file(tensors, part / STATE)
+    write_safetensors(part / ADAPTER, saved.ema or saved.weights, metadata)
+    settings = {"step": saved.step, "config": metadata.get("config"), "scale": saved.scale, **about}
+    settings["files"] = {name: sum_of(part / name) for name in (STATE, ADAPTER)}
+    settings = json.loads(json.dumps(settings))  # as it will be read
+    (part / SETTINGS).write_text(json.dumps(signed(settings), indent=1))
 
 
 def steps_of(run: Path) -> list[int]:
