@@ -111,8 +111,11 @@ def kill(members: list[psutil.Process]) -> None:
 
 def ranks(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """The processes that train, by their rank: those of a launcher, or the one itself."""
-    started = [one for one in psutil.Process(process.pid).children() if "trainer" in one.cmdline()]
-    by_rank = {int(rank): one for one in started if (rank := one.environ().get("RANK")) is not None}
+    by_rank = {}
+    for one in psutil.Process(process.pid).children():
+        with contextlib.suppress(psutil.Error):  # one that has just been forked, or has ended
+            if "trainer" in one.cmdline() and "RANK" in (its := one.environ()):
+                by_rank[int(its["RANK"])] = one
     return [by_rank[rank] for rank in sorted(by_rank)] or [psutil.Process(process.pid)]
 
 

@@ -45,7 +45,7 @@ def test_sigterm_saves_and_says_so(processes: int, way: str, tmp_path: Path) -> 
 
 def test_a_stop_before_anything_can_be_saved_is_no_success(tmp_path: Path) -> None:
     process = runs.spawn(["train", config(tmp_path, 2)])
-    while not any("trainer" in child.cmdline() for child in psutil.Process(process.pid).children()):
+    while runs.ranks(process)[0].pid == process.pid:  # none has been started yet
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
     process.terminate()

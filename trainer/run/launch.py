@@ -20,6 +20,7 @@ from torch.distributed.run import main
 from ..base.device import choose_device
 from ..settings.config import Config
 from . import checkpoint
+from .stop import LAUNCHER
 
 SAVE_SECONDS = 600  # what a save after Ctrl-C may take before the launcher ends the processes
 NOTES = "TRAINER_LAUNCHED"  # the folder of the notes, set for the processes that `launch` starts
@@ -67,7 +68,7 @@ def launch(config: Config, arguments: Sequence[str]) -> int:
         )
     options = ["--nproc-per-node", str(processes), "--standalone", "--shutdown-timeout", str(SAVE_SECONDS)]
     with tempfile.TemporaryDirectory(prefix="trainer-") as folder:
-        os.environ[NOTES] = folder
+        os.environ |= {NOTES: folder, LAUNCHER: str(os.getpid())}
         try:
             main([*options, "-m", "trainer", *arguments])
         except ChildFailedError as error:
@@ -81,7 +82,7 @@ def launch(config: Config, arguments: Sequence[str]) -> int:
                 print(f"stopped by {name} before anything could be saved; {_way_on(place)}", file=sys.stderr)
                 return 128 + int(error.sigval)
         finally:
-            del os.environ[NOTES]
+            del os.environ[NOTES], os.environ[LAUNCHER]
     return 0
 
 

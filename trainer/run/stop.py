@@ -12,6 +12,7 @@ from types import FrameType, TracebackType
 
 from ..data.workers import ASKED
 
+LAUNCHER = "TRAINER_LAUNCHER"  # the number of the launcher's process, set for those that it starts
 TWICE_SECONDS = 2.0  # a launcher hands Ctrl-C on to processes that may have had it already: that is one, not two
 
 
@@ -24,7 +25,9 @@ class Stop:
         self.has_signal = False
         self.first = 0.0
         # torch's launcher starts its processes in sessions of their own: they outlive it when it is killed
-        self.launcher = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
+        is_launched = "TORCHELASTIC_RUN_ID" in os.environ
+        # ours has left its number, since it may be gone already by now
+        self.launcher = int(os.environ.get(LAUNCHER, os.getppid())) if is_launched else None
 
     @property
     def is_asked(self) -> bool:
