@@ -83,8 +83,8 @@ def our_step(options: argparse.Namespace) -> Any:
     config = our_config(options, with_cache=options.row == "cached")
     run = Path(tempfile.mkdtemp(dir=options.models))
     training = Training(config, run, start(config), Stop())
-    batches = training.loader.batches(0)
-    return lambda: training._step(batches, config.optimiser.learning_rate)[2]
+    training.batches = training.loader.batches(0)
+    return lambda: training._step(config.optimiser.learning_rate)[2]
 
 
 def our_config(options: argparse.Namespace, with_cache: bool) -> Any:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import errno
+import io
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .run.shared import SharedError
 from .settings.config import Config
 from .settings.load import PRESETS, load_config
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 EXAMPLES = {
     "train": "python -m trainer train sd15.toml --set run.steps=20000 --processes 2",
     "resume": "python -m trainer resume out/sd15 --set run.steps=40000",
@@ -26,18 +31,49 @@ EXAMPLES = {
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one command; a fault of the input is one sentence on stderr and exit code 1."""
+    """Run one command; a fault of the input is one sentence on stderr and exit code 1, of whichever process it is."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may have bytes that are no text
     options = parser().parse_args(arguments)
     is_first = os.environ.get("RANK", "0") == "0"
     logging.basicConfig(level=logging.INFO if is_first else logging.ERROR, format="%(message)s")
     try:
         return options.run(options, arguments)
+    except SharedError as error:
+        return _failed(str(error)) if is_first else 1
     except ValueError as error:
-        if is_first:
-            print(f"error: {error}", file=sys.stderr)
-        return 1
+        return _failed(str(error))
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        return _failed(f"{error.filename or 'a file'} cannot be written ({error.strerror}): make room and try again")
+    except RuntimeError as error:
+        return _lost(error)
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
+
+
+def _failed(message: str) -> int:
+    rank = os.environ.get("RANK", "0")
+    is_alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    print(f"error: {message}" if is_alone else f"error: process {rank}: {message}", file=sys.stderr, flush=True)
+    if not is_alone:
+        from .run import launch
+
+        launch.note(launch.FAULT, message)
+    return 1
+
+
+def _lost(error: RuntimeError) -> int:
+    """An error of torch's: a traceback, but where another process is gone and has said why itself."""
+    from .run import launch
+
+    if not launch.is_lost_peer(error):
+        launch.note(launch.FAULT, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+        raise error
+    print(f"process {launch.rank()}: another process is gone, this one ends too", file=sys.stderr, flush=True)
+    return 1
 
 
 def train(options: argparse.Namespace, arguments: Sequence[str]) -> int:
@@ -45,37 +81,20 @@ def train(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     if options.dry_run:
         return _print_plan(config)
     from .run import folder as run
-    from .run import launch
+    from .run.command import run_training
 
-    if not launch.is_ours() and os.environ.get("RANK", "0") == "0":
-        run.start(config)
-    if config.run.processes > 1 and not launch.is_launched():
-        launch.launch(config, arguments)
-        return 0
-    return _train(config, Path(config.run.folder))
+    return run_training(config, arguments, run.prepare(config), is_new=True)
 
 
 def resume(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     from .run import folder as run
-    from .run import launch
+    from .run.command import run_training
+    from .run.resume import GoingOn
 
+    _check_processes(options.processes)
     config = run.resume(options.folder, options.set, options.processes)
-    if config.run.processes > 1 and not launch.is_launched():
-        launch.launch(config, arguments)
-        return 0
-    return _train(config, options.folder)
-
-
-def _train(config: Config, folder: Path) -> int:
-    from .run.loop import train as loop
-
-    reached = loop(config, folder)
-    if os.environ.get("RANK", "0") == "0":
-        if reached < config.run.steps:
-            print(f"stopped and saved at step {reached}; go on with: python -m trainer resume {folder}")
-        else:
-            print(f"done: {reached} steps; export with: python -m trainer export {folder} OUT.safetensors")
-    return 0
+    remember = run.read(options.folder, options.set) if options.set else None
+    return run_training(config, arguments, options.folder, GoingOn(options.from_step, options.changed_data, remember))
 
 
 def export(options: argparse.Namespace, _: Sequence[str]) -> int:
@@ -117,22 +136,27 @@ def plan(options: argparse.Namespace, _: Sequence[str]) -> int:
 
 def _print_plan(config: Config) -> int:
     from .commands.plan import describe, make_plan
-    from .data.sources import open_source
+    from .data.sources import is_there, open_source
 
-    source = Path(config.data.source)
-    number = len(open_source(config.data)) if config.data.source and source.exists() else None
+    number = len(open_source(config.data)) if is_there(config.data) else None
     print(describe(config, make_plan(config), number))
     return 0
 
 
 def _config(options: argparse.Namespace) -> Config:
     config = load_config(options.config, options.set)
+    _check_processes(getattr(options, "processes", None))
     processes = getattr(options, "processes", None) or int(os.environ.get("WORLD_SIZE", "0")) or None
     if processes is None or processes == config.run.processes:
         return config
     is_plain = config.run.parallel == "none" and processes > 1
     run = dataclasses.replace(config.run, processes=processes, parallel="ddp" if is_plain else config.run.parallel)
     return dataclasses.replace(config, run=run)
+
+
+def _check_processes(number: int | None) -> None:
+    if number is not None and number < 1:
+        raise ValueError(f"--processes {number} should be 1 or more")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -152,10 +176,14 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--processes", type=int, help="processes on this machine, instead of run.processes")
     found.add_argument("--dry-run", action="store_true", help="print the plan and stop")
 
-    found = command("resume", resume, "Go on with a run from its newest checkpoint, exactly.")
+    found = command("resume", resume, "Go on with a run from its newest good checkpoint, exactly.")
     found.add_argument("folder", metavar="RUN", type=Path, help="the folder that train wrote to")
     _add_set(found)
     found.add_argument("--processes", type=int, help="another number of processes; the samples of a step stay the same")
+    found.add_argument(
+        "--from", type=int, dest="from_step", metavar="STEP", help="an older checkpoint; later ones are kept aside"
+    )
+    found.add_argument("--changed-data", action="store_true", help="go on although the data is another than before")
 
     found = command("export", export, "Write the adapter of a run or a checkpoint as one file.")
     found.add_argument("source", metavar="RUN|CHECKPOINT", type=Path)

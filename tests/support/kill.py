@@ -2,7 +2,9 @@
 
     python -m tests.support.kill --kills 20 --out docs/kill-test.md
 
-Half of the kills wait for a random step, the others for the moment when a checkpoint is being written.
+Of three, one is kill -9 at a random step, one kill -9 at the moment when a checkpoint is being written, and one is
+SIGTERM, in turn to the launcher, its process group, every process and one rank; after that, the run has to say that it
+saved, and its exit code has to be 0.
 """
 
 from __future__ import annotations
@@ -52,10 +54,12 @@ def kill_test(folder: Path, mode: str, kills: int, seed: int = 0) -> Outcome:
     arguments: list[str | Path] = ["train", runs.write_config(killed, folder / "killed.toml")]
     place = Path(killed.run.folder)
     for number in range(kills):
-        process = runs.spawn(arguments)
-        is_saving = number % 2 == 1
-        moment = _kill_at_moment(process, killed, draw, is_saving)
-        process.communicate()
+        process = runs.spawn(arguments, has_group=True)
+        if number % 3 == 2:
+            moment = _ask_to_stop(process, killed, draw, runs.WAYS[number // 3 % len(runs.WAYS)])
+        else:
+            moment = _kill_at_moment(process, killed, draw, is_saving=number % 3 == 1)
+            process.communicate()
         parts = [path.name for path in checkpoint.folder(place).glob(".step-*")] if place.exists() else []
         newest = checkpoint.latest(place)
         found.append(
@@ -67,13 +71,26 @@ def kill_test(folder: Path, mode: str, kills: int, seed: int = 0) -> Outcome:
     return _compare(left, killed, found)
 
 
-def _kill_at_moment(process: subprocess.Popen[str], config: Config, draw: random.Random, is_saving: bool) -> str:
-    place, began = Path(config.run.folder), time.monotonic()
-    before = _logged(place)
-    wanted = before + draw.randint(1, 6)
+def _wait(process: subprocess.Popen[str], place: Path, draw: random.Random) -> None:
+    """Until one of the next steps."""
+    wanted, began = _logged(place) + draw.randint(1, 6), time.monotonic()
     while _logged(place) < wanted:
         assert process.poll() is None, f"the run ended before it could be killed: {process.communicate()[0]}"
         assert time.monotonic() - began < PATIENCE, "the run did not reach the step of its kill"
+
+
+def _ask_to_stop(process: subprocess.Popen[str], config: Config, draw: random.Random, way: str) -> str:
+    place = Path(config.run.folder)
+    _wait(process, place, draw)
+    runs.ask_to_stop(process, way)
+    output, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0 and "stopped and saved at step" in output, output
+    return f"SIGTERM to the {way} after step {_logged(place)}".replace("the every", "every").replace("the one", "one")
+
+
+def _kill_at_moment(process: subprocess.Popen[str], config: Config, draw: random.Random, is_saving: bool) -> str:
+    place = Path(config.run.folder)
+    _wait(process, place, draw)
     family = runs.family(process)  # looked for before, so that the kill itself takes no time
     if not is_saving:
         time.sleep(draw.random() * 0.05)
@@ -123,7 +140,7 @@ def main() -> int:
         [
             "# Kill test",
             "",
-            "`make kill-test`: kill -9 of the whole process group, resume, compare with a run that was left alone.",
+            "`make kill-test`: kill -9 of all processes, or SIGTERM; resume; compare with a run that was left alone.",
             "",
         ],
         True,

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,11 +77,14 @@ def environment(threads: int = 1) -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": str(threads), "DS_ACCELERATOR": "cpu", "PYTHONPATH": path}
 
 
-def spawn(arguments: Iterable[str | Path], program: Sequence[str] = PROGRAM) -> subprocess.Popen[str]:
-    """Start `python -m trainer ARGUMENTS`."""
+def spawn(
+    arguments: Iterable[str | Path], program: Sequence[str] = PROGRAM, has_group: bool = False
+) -> subprocess.Popen[str]:
+    """Start `python -m trainer ARGUMENTS`, in a process group of its own if asked."""
     return subprocess.Popen(
         [sys.executable, *program, *map(str, arguments)],
         env=environment(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=has_group,
     )  # fmt: skip
 
 
@@ -103,6 +107,39 @@ def kill(members: list[psutil.Process]) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             member.send_signal(signal.SIGKILL)
     psutil.wait_procs(members)
+
+
+def ranks(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes that train, by their rank: those of a launcher, or the one itself."""
+    by_rank = {}
+    for one in psutil.Process(process.pid).children():
+        with contextlib.suppress(psutil.Error):  # one that has just been forked, or has ended
+            if "trainer" in one.cmdline() and "RANK" in (its := one.environ()):
+                by_rank[int(its["RANK"])] = one
+    return [by_rank[rank] for rank in sorted(by_rank)] or [psutil.Process(process.pid)]
+
+
+def ask_to_stop(process: subprocess.Popen[str], way: str) -> None:
+    """SIGTERM in one of WAYS."""
+    if way == "process group":
+        os.killpg(process.pid, signal.SIGTERM)
+    elif way == "every process":
+        for member in family(process):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                member.terminate()
+    else:
+        (ranks(process)[-1] if way == "one rank" else psutil.Process(process.pid)).terminate()
+
+
+# How a cluster, a service or a person sends SIGTERM: `timeout` and systemd to a group, Slurm to each process.
+WAYS = ("launcher", "process group", "every process", "one rank")
+
+
+def wait_for_steps(process: subprocess.Popen[str], place: Path, steps: int = 3) -> None:
+    """Wait until a run has logged so many steps. Asserts that it lives."""
+    while not (place / "log.jsonl").exists() or len(losses(place)) < steps:
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.05)
 
 
 def losses(folder: Path) -> dict[int, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -97,10 +98,10 @@ def test_checkpoint_of_another_config(folder: Path, capsys: pytest.CaptureFixtur
     config = _with_folder(load_config(folder / "good.toml"), folder / "mine")
     loop.train(config, run.start(config))
     before = (folder / "mine" / "config.toml").read_bytes()
-    assert main(["resume", str(folder / "mine"), "--set", "optimiser.learning_rate=0.5", "--set", "run.steps=4"]) == 1
+    assert main(["resume", str(folder / "mine"), "--set", "optimiser.weight_decay=0.5", "--set", "run.steps=4"]) == 1
     message = capsys.readouterr().err.strip().splitlines()[-1]
     print(f"\n{message}")
-    assert "belongs to another training: its optimiser.learning_rate is 0.01, the config's 0.5" in message
+    assert "belongs to another training: its optimiser.weight_decay is 0.01, the config's 0.5" in message
     assert (folder / "mine" / "config.toml").read_bytes() == before
     assert main(["train", str(folder / "good.toml"), "--set", f"run.folder={folder / 'mine'}"]) == 1
     assert "already holds a run" in capsys.readouterr().err
@@ -148,6 +149,18 @@ def test_full_disk_keeps_the_last_good_checkpoint(folder: Path, small_disk: Path
     assert newest is not None
     assert checkpoint.read(newest, fixed_values(config)).step == int(newest.name.removeprefix("step-"))
     assert not list(checkpoint.folder(small_disk / "run").glob(".step-*"))
+
+
+def test_full_disk_at_the_start(folder: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (small_disk / "run").mkdir()
+    with contextlib.suppress(OSError), (small_disk / "full").open("wb") as file:
+        file.write(bytes(2**20))
+    settings = [f"run.folder={small_disk / 'run'}", 'run.trackers=["tensorboard"]']
+    assert main(["train", str(folder / "good.toml"), *(part for one in settings for part in ("--set", one))]) == 1
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    print(f"\n{message}")
+    assert message.startswith("error: ") and "No space left on device" in message
+    assert not checkpoint.steps_of(small_disk / "run")
 
 
 def test_folder_that_cannot_be_written(folder: Path, tmp_path: Path) -> None:

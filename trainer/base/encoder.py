@@ -6,6 +6,7 @@ Shapes: B batch, S sequence of hidden states (class token first), F their width,
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import open_clip
 import torch
@@ -23,6 +24,8 @@ from ipadapter_core import (
     to_open_clip,
 )
 from ipadapter_core.method.picture import on_white
+
+from .whole import check_weights
 
 
 class ImageEncoder(nn.Module):
@@ -101,6 +104,18 @@ def encoder_facts(name: str, architecture: str = "") -> Encoder:
         ) from error
 
 
+def check_encoder(name: str, architecture: str = "") -> None:
+    """Raises ValueError for an image encoder that is not there or damaged, without loading it."""
+    path = Path(name)
+    if not path.exists():
+        encoder_facts(name)
+        _check_tag(name)
+        return
+    encoder_facts(name, architecture)
+    for file in [path] if path.is_file() else sorted(path.glob("*.safetensors")):
+        check_weights(file)
+
+
 def _named(architecture: str) -> Encoder | None:
     """open_clip's architecture of this name; "": none is named."""
     return encoder_of_open_clip(architecture, open_clip.get_model_config(architecture)) if architecture else None
@@ -121,9 +136,29 @@ def build_visual(encoder: Encoder) -> VisionTransformer:
 
 
 def _from_tag(name: str) -> VisionTransformer:
-    architecture, _, tag = name.partition("/")
     encoder_facts(name)  # refuses what is no architecture
+    _check_tag(name)
+    architecture, _, tag = name.partition("/")
+    return load_tag(architecture, tag).visual.float()
+
+
+def _check_tag(name: str) -> None:
+    architecture, _, tag = name.partition("/")
     if not tag or tag not in open_clip.list_pretrained_tags_by_model(architecture):
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
         raise ValueError(f"open_clip has no weights {tag!r} for {architecture}: choose one of {tags}")
-    return open_clip.create_model(architecture, pretrained=tag).visual.float()
+
+
+def load_tag(architecture: str, tag: str) -> Any:
+    """open_clip's model with its published weights, downloaded where they are not there yet.
+
+    Raises ValueError when they cannot be fetched.
+    """
+    try:
+        return open_clip.create_model(architecture, pretrained=tag)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"open_clip's {architecture}/{tag} is not on this machine and cannot be fetched ({reason}): fetch it where "
+            "there is a network, or name a weights file or folder instead"
+        ) from error

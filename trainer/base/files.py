@@ -6,7 +6,6 @@ Parts are loaded one by one, so that a training with caches never holds the auto
 from __future__ import annotations
 
 import inspect
-import json
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokeniz
 from ipadapter_core import read_weights
 
 from ..settings.config import ModelConfig
+from ..settings.read import read_object
 from .tokenizer import clip_tokenizer
 
 LAYOUTS = Path(__file__).parents[1] / "bases"  # the JSON files of published bases: sd15, sd2, sdxl
@@ -76,7 +76,7 @@ class BaseFiles:
     def load_unet(self, dtype: torch.dtype = torch.float32) -> UNet2DConditionModel:
         assert self.unet_config
         if self.path.is_dir():
-            return UNet2DConditionModel.from_pretrained(self.path, subfolder="unet", **self._options(dtype))
+            return _whole(UNet2DConditionModel, self.path / "unet", **self._options(dtype))
         return self._from_file(UNet2DConditionModel, "unet", dtype)
 
     def load_vae(self, dtype: torch.dtype = torch.float32) -> Any:
@@ -84,7 +84,7 @@ class BaseFiles:
         if self.model.vae:
             return load_vae(Path(self.model.vae), self.layout, dtype)
         if self.path.is_dir():
-            return _autoencoder(self.path / "vae").from_pretrained(self.path, subfolder="vae", **self._options(dtype))
+            return _whole(_autoencoder(self.path / "vae"), self.path / "vae", **self._options(dtype))
         return self._from_file(AutoencoderKL, "vae", dtype)
 
     @cached_property
@@ -97,7 +97,7 @@ class BaseFiles:
         defaults = {
             name: value.default for name, value in signature.items() if name in ("scaling_factor", "shift_factor")
         }
-        return defaults | json.loads((folder / "config.json").read_text())
+        return defaults | read_object(folder / "config.json")
 
     def load_text_encoders(self, dtype: torch.dtype = torch.float32) -> list[Any]:
         """One text encoder, or SDXL's two."""
@@ -119,7 +119,7 @@ class BaseFiles:
         path, wanted = self.layout / "scheduler" / "scheduler_config.json", self.model.prediction
         if not path.exists():
             raise ValueError(f"{self.layout} has no scheduler/scheduler_config.json: add the base's own")
-        config: dict[str, Any] = json.loads(path.read_text())
+        config = read_object(path)
         is_flow = config.get("_class_name") == FLOW
         if wanted == "flow":
             return config if is_flow else {"_class_name": FLOW}
@@ -141,10 +141,16 @@ class BaseFiles:
     def _load_text_encoder(self, name: str, dtype: torch.dtype) -> Any:
         kind = _text_encoder(self.layout / name)
         if self.path.is_dir():
-            return kind.from_pretrained(self.path / name, dtype=dtype, variant=self.model.variant or None)
+            return _whole(kind, self.path / name, dtype=dtype, variant=self.model.variant or None)
         return create_diffusers_clip_model_from_ldm(
             kind, dict(self._tensors), subfolder=name, config=str(self.layout), torch_dtype=dtype, local_files_only=True
         )
+
+    def check_tensors(self) -> None:
+        """Raises ValueError when a single file's UNet takes more than noisy latents; its layout does not tell."""
+        first = self._tensors.get("model.diffusion_model.input_blocks.0.0.weight")
+        if first is not None:
+            check_channels(first.shape[1], self.unet_config.get("out_channels", 4))
 
     @cached_property
     def _tensors(self) -> dict[str, Tensor]:
@@ -154,6 +160,22 @@ class BaseFiles:
         return kind.from_single_file(
             dict(self._tensors), config=str(self.layout), subfolder=part, torch_dtype=dtype, local_files_only=True
         )
+
+
+def _whole(kind: Any, folder: Path, **options: Any) -> Any:
+    """A part with all of its weights: the libraries fill in random ones for those that a file lacks, with a warning."""
+    try:
+        found, info = kind.from_pretrained(folder, output_loading_info=True, **options)
+    except (OSError, RuntimeError, KeyError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{folder} cannot be loaded ({reason}): download it again") from error
+    lacking = sorted(info["missing_keys"])
+    if lacking:
+        raise ValueError(
+            f"the weights in {folder} lack {len(lacking)} that its config.json asks for, {lacking[0]} first: "
+            "download it again"
+        )
+    return found
 
 
 def layout_folder(name: str) -> Path:
@@ -169,14 +191,25 @@ def layout_folder(name: str) -> Path:
 
 def read_unet_config(layout: Path) -> dict[str, Any]:
     """The UNet's config of a diffusers folder. Raises ValueError for a base without cross-attention."""
-    config = json.loads((layout / "unet" / "config.json").read_text())
+    config = read_object(layout / "unet" / "config.json")
     kind = config.get("_class_name", "UNet2DConditionModel")
     if kind != "UNet2DConditionModel":
         raise ValueError(
             f"the base's UNet is a {kind}, which has no cross-attention for image prompts: "
             "use a UNet2DConditionModel (SD1.5, SD2, SDXL)"
         )
+    check_channels(config.get("in_channels", 4), config.get("out_channels", 4))
     return config
+
+
+def check_channels(taken: int, given: int) -> None:
+    """Raises ValueError for a UNet that takes more than the noisy latents: of inpainting, edits or depth."""
+    if taken > given:
+        kind = {2 * given + 1: "for inpainting", 2 * given: "for edits by instructions"}.get(taken, "of another kind")
+        raise ValueError(
+            f"the base is {kind}: its UNet takes {taken} channels, {given} of them the noisy latents; train on the "
+            "plain base that it was made from, the adapter then fits both"
+        )
 
 
 def load_vae(path: Path, layout: Path, dtype: torch.dtype) -> Any:
@@ -184,7 +217,7 @@ def load_vae(path: Path, layout: Path, dtype: torch.dtype) -> Any:
     if not path.exists():
         raise ValueError(f"there is no autoencoder {path}: give a diffusers folder or a file in model.vae")
     if path.is_dir():
-        return _autoencoder(path).from_pretrained(path, torch_dtype=dtype, local_files_only=True)
+        return _whole(_autoencoder(path), path, torch_dtype=dtype, local_files_only=True)
     return AutoencoderKL.from_single_file(
         dict(read_weights(path).tensors), config=str(layout), subfolder="vae", torch_dtype=dtype, local_files_only=True
     )
@@ -192,7 +225,7 @@ def load_vae(path: Path, layout: Path, dtype: torch.dtype) -> Any:
 
 def build_vae(folder: Path) -> Any:
     """The autoencoder that a folder's config describes, without its weights: on the meta device it takes no memory."""
-    return _autoencoder(folder).from_config(json.loads((folder / "config.json").read_text()))
+    return _autoencoder(folder).from_config(read_object(folder / "config.json"))
 
 
 def text_encoder_of(folder: Path) -> Any:
@@ -202,7 +235,7 @@ def text_encoder_of(folder: Path) -> Any:
 
 
 def _text_encoder(folder: Path) -> Any:
-    name = json.loads((folder / "config.json").read_text())["architectures"][0]
+    name = (read_object(folder / "config.json").get("architectures") or ["nothing"])[0]
     if name not in TEXT_ENCODERS:
         raise ValueError(f"the text encoder in {folder} is a {name}: expected one of {', '.join(TEXT_ENCODERS)}")
     return TEXT_ENCODERS[name]
@@ -211,7 +244,7 @@ def _text_encoder(folder: Path) -> Any:
 def _autoencoder(folder: Path) -> Any:
     if not (folder / "config.json").exists():
         raise ValueError(f"there is no autoencoder in {folder} (no config.json): add it, or name another in model.vae")
-    kind = json.loads((folder / "config.json").read_text()).get("_class_name", "AutoencoderKL")
+    kind = read_object(folder / "config.json").get("_class_name", "AutoencoderKL")
     if kind not in AUTOENCODERS:
         raise ValueError(f"the autoencoder in {folder} is a {kind}: expected one of {', '.join(AUTOENCODERS)}")
     return AUTOENCODERS[kind]

@@ -23,17 +23,20 @@ from tqdm.auto import tqdm
 from ipadapter_core import Feature
 
 from ..base.device import DTYPES, choose_device
+from ..base.encoder import check_encoder
+from ..base.files import BaseFiles
 from ..base.frozen import Frozen
+from ..base.whole import check_base
 from ..data import order
 from ..data.batch import Item, Skipped
 from ..data.cached import EMPTY, ZERO
 from ..data.fingerprint import IDENTITIES, difference, fingerprints
-from ..data.loader import start_worker
 from ..data.reader import PictureReader
-from ..data.record import Source
+from ..data.record import Source, UnreadableError
 from ..data.report import write_report
 from ..data.shards import SHARD, Shards, count_shards, read_part, shard_path, write_part, write_shard
-from ..data.sources import open_source
+from ..data.sources import describe_source, open_source
+from ..data.workers import start_worker
 from ..settings.config import Config
 from ..settings.families import trained_family
 
@@ -59,8 +62,13 @@ class Builder:
             raise ValueError("data.cache is not set: give the folder of the cache, or --set data.cache=...")
         self.config, self.rank, self.num_processes = config, rank, num_processes
         self.folder = Path(config.data.cache)
+        check_base(BaseFiles(config.model))
         self.source = open_source(config.data)
+        for line in describe_source(self.source) if rank == 0 else ():
+            logger.info("%s", line)
         self.feature = trained_family(config.adapter.family)[0].feature
+        if self.feature:
+            check_encoder(config.model.encoder, config.model.encoder_architecture)
         device = choose_device(config.run.device)
         if device == "cuda":
             device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
@@ -187,17 +195,24 @@ class Texts:
         self._number: dict[bytes, int] = {_digest(""): EMPTY}
         first = [-1]
         for index in tqdm(range(len(source)), desc="reading captions", unit="sample", leave=False, dynamic_ncols=True):
-            for text in source.captions(index):
+            for text in self._captions(index):
                 if self._number.setdefault(_digest(text), len(first)) == len(first):
                     first.append(index)
         self._first = np.array(first)  # the sample that has a text first
+
+    def _captions(self, index: int) -> tuple[str, ...]:
+        """A sample's captions; the empty one where they cannot be read: the sample is skipped and named later."""
+        try:
+            return self.source.captions(index)
+        except UnreadableError:
+            return ("",)
 
     def __len__(self) -> int:
         return len(self._first)
 
     def numbers(self, index: int) -> list[int]:
         """The numbers of a sample's captions."""
-        return [self._number[_digest(text)] for text in self.source.captions(index)]
+        return [self._number[_digest(text)] for text in self._captions(index)]
 
     def of(self, numbers: range) -> list[str]:
         """The texts of these numbers."""
@@ -206,7 +221,7 @@ class Texts:
     def _text(self, number: int) -> str:
         if number == EMPTY:
             return ""
-        captions = self.source.captions(int(self._first[number]))
+        captions = self._captions(int(self._first[number]))
         return next(text for text in captions if self._number[_digest(text)] == number)
 
 

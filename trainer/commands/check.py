@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,14 +19,14 @@ from ..base.encoder import encoder_facts
 from ..base.tokenizer import clip_tokenizer
 from ..data.batch import Skipped
 from ..data.identity import read_identity
-from ..data.loader import start_worker
 from ..data.pictures import Picture, Unusable, decode
-from ..data.record import Source
+from ..data.record import Source, UnreadableError
 from ..data.report import write_report
 from ..data.sources import open_source
+from ..data.workers import start_worker
 from ..settings.config import Config, DataConfig
 from ..settings.load import PRESETS, load_config
-from .sheet import write_sheet
+from .sheet import writable_picture, write_sheet
 
 NAMED = 5  # examples of each fault in the table
 MAX_TOKENS = 77  # of a text encoder; longer captions are cut
@@ -50,13 +50,15 @@ def run_check(options: argparse.Namespace) -> int:
     Raises ValueError when the data cannot be opened.
     """
     config = _config(options)
+    if options.sheet:
+        writable_picture(options.sheet, "--sheet")
     source = open_source(config.data)
     summary = Summary(config.data)
     for examined in _examine(source, config.data):
         summary.add(examined)
     report = Path(f"{Path(config.data.source.rstrip('/')).stem}_check.jsonl")
     try:
-        write_report(report, summary.faults)
+        write_report(report, [*source.left_out.faults, *summary.faults])
         if options.sheet:
             write_sheet(
                 options.sheet,
@@ -68,28 +70,40 @@ def run_check(options: argparse.Namespace) -> int:
         raise ValueError(
             f"{error.filename or report} cannot be written ({error.strerror}): run it in another folder"
         ) from error
-    print("\n".join([*summary.lines(), f"report               {report}"]))
+    print("\n".join([*summary.lines(), *_source_lines(source), f"report               {report}"]))
     if options.sheet:
         print(f"sheet                {options.sheet}")
     return 0
 
 
 def _config(options: argparse.Namespace) -> Config:
-    source = f"data.source={json.dumps(str(options.data))}"
-    return load_config(PRESETS / "sd15.toml", [source, *options.set])
+    config = load_config(PRESETS / "sd15.toml", options.set)
+    # not by way of TOML, which cannot hold a name of other bytes than UTF-8
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, source=str(options.data)))
 
 
-class Examination(Dataset[Examined | ValueError]):
+def _source_lines(source: Source) -> list[str]:
+    """Where captions were found, and what lies in the data and is no sample."""
+    places = ", ".join(f"{place} ({number:,})" for place, number in source.captions_from.most_common())
+    return [
+        f"captions from        {places or f'nowhere: looked for in {source.caption_places}'}",
+        f"left out             {len(source.left_out):,}",
+        *(f"  {line}" for line in source.left_out.lines()),
+    ]
+
+
+class Examination(Dataset[Examined]):
     """Every sample by index, decoded and judged as a training would."""
 
     def __init__(self, source: Source, data: DataConfig) -> None:
         self.source, self.data = source, data
 
-    def __getitem__(self, index: int) -> Examined | ValueError:
+    def __getitem__(self, index: int) -> Examined:
         try:
             record = self.source.read(index)
-        except ValueError as error:
-            return error
+        except UnreadableError as fault:
+            skipped = fault.skipped
+            return Examined(skipped.name, (), fault=Unusable(skipped.kind, skipped.reason))
         decoded = decode(record.image, self.data.min_side)
         if isinstance(decoded, Image.Image) and record.condition is not None:
             seen = decode(record.condition)
@@ -111,10 +125,7 @@ def _examine(source: Source, data: DataConfig) -> Iterable[Examined]:
         worker_init_fn=start_worker,
         sampler=range(len(source)),
     )
-    for examined in tqdm(loaded, desc="checking", unit="sample", leave=False, total=len(source), dynamic_ncols=True):
-        if isinstance(examined, ValueError):
-            raise examined
-        yield examined
+    yield from tqdm(loaded, desc="checking", unit="sample", leave=False, total=len(source), dynamic_ncols=True)
 
 
 @dataclass

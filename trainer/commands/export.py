@@ -8,6 +8,7 @@ from pathlib import Path
 from ipadapter_core import AdapterSpec, base_name, detect, encoder_name, read_adapter, write_pickle, write_safetensors
 
 from ..run import checkpoint
+from ..run.resume import newest_good
 from ..step.adapter import is_appended
 
 
@@ -45,10 +46,15 @@ def _simple(metadata: Mapping[str, str]) -> str:
 
 
 def find_checkpoint(source: Path) -> Path:
-    """A checkpoint's folder, from itself or its run. Raises ValueError when there is none."""
+    """A checkpoint's folder, from itself or of its run the newest good one.
+
+    Raises ValueError when there is none, or it is damaged.
+    """
     if (source / checkpoint.ADAPTER).is_file():
+        if (source / checkpoint.SETTINGS).is_file():
+            checkpoint.check(source)
         return source
-    newest = checkpoint.latest(source)
+    newest = newest_good(source)
     if newest is None:
         raise ValueError(
             f"{source} is neither a run with a checkpoint nor a checkpoint: give the folder that `train` wrote to"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +17,11 @@ from ipadapter_core.method.picture import square_around
 
 from ..data.batch import Skipped
 from ..data.pictures import Unusable, decode
-from ..data.record import Record
-from ..data.report import write_report
+from ..data.record import Record, UnreadableError
+from ..data.report import json_line, write_report
 from ..data.sources import open_source
 from ..settings.config import DataConfig
+from ..settings.ranges import FROM_ONE, check_number
 
 Crop = Callable[[Image.Image, Any, int], Image.Image]
 
@@ -31,6 +31,7 @@ def run_faces(options: argparse.Namespace) -> int:
 
     The largest face of a picture is taken. Raises ValueError when insightface, its models or the pictures are missing.
     """
+    check_number("--size", options.size, FROM_ONE)
     analysis = load_models(options.model)
     out = Path(options.out)
     folder, report = out.with_name(f"{out.stem}_faces"), out.with_name(f"{out.stem}_skipped.jsonl")
@@ -39,7 +40,11 @@ def run_faces(options: argparse.Namespace) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for index in tqdm(range(len(source)), desc="faces", unit="picture", dynamic_ncols=True):
-            record = source.read(index)
+            try:
+                record = source.read(index)
+            except UnreadableError as fault:
+                faults.append(fault.skipped)
+                continue
             found = find_face(record, analysis)
             if isinstance(found, Unusable):
                 faults.append(Skipped(record.name, found.kind, found.reason))
@@ -50,7 +55,7 @@ def run_faces(options: argparse.Namespace) -> int:
             np.save(place.with_suffix(".npy"), face.embedding.astype(np.float32))
             lines.append(row(record, place, out.parent))
         with whole(out) as part:
-            part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            part.write_text("".join(lines), encoding="utf-8")
         write_report(report, faults)
     except OSError as error:
         raise ValueError(f"{error.filename or out} cannot be written ({error.strerror}): give another OUT") from error
@@ -114,4 +119,4 @@ def row(record: Record, place: Path, folder: Path) -> str:
     face, identity = (os.path.relpath(place.with_suffix(suffix), folder) for suffix in (".png", ".npy"))
     captions = record.captions[0] if len(record.captions) == 1 else list(record.captions)
     values = {"image_file": os.path.relpath(record.image, folder), "text": captions, "face": face, "identity": identity}
-    return json.dumps(values, ensure_ascii=False)
+    return json_line(values)

@@ -10,21 +10,25 @@ import torch
 from PIL import Image
 
 from ipadapter_core import AdapterSpec, WeightsFile, base_of, read_adapter
-from ipadapter_core.method.picture import on_white, square
+from ipadapter_core.method.picture import square
 
 from ..base.device import DTYPES, choose_device
+from ..base.files import BaseFiles
 from ..base.frozen import Frozen
+from ..base.whole import check_base
 from ..data.identity import read_identity
-from ..data.pictures import Unusable
+from ..data.pictures import Unusable, decode
 from ..data.record import Reference
 from ..run import checkpoint
 from ..run import folder as run
 from ..sampling.sample import Sampling, given_of, sample
 from ..settings.config import ModelConfig, OptimiserConfig
 from ..settings.load import load_config
+from ..settings.ranges import COUNT, FINITE, FROM_ONE, RANGES, check_number
 from ..step.adapter import NO_ENCODER, is_appended, load_adapter
 from ..step.objective import build_objective
 from .export import find_checkpoint
+from .sheet import writable_picture
 
 
 def sample_to_file(options: argparse.Namespace) -> str:
@@ -32,7 +36,10 @@ def sample_to_file(options: argparse.Namespace) -> str:
 
     Raises ValueError when adapter, base and encoder do not fit, or a reference is no picture.
     """
+    _check_options(options)
     model, file, name = model_and_adapter(options)
+    pictures = [_read(path) for path in options.image]
+    check_base(BaseFiles(model))
     device = torch.device(choose_device(options.device))
     frozen = Frozen(model, device, DTYPES[options.precision])
     sites = frozen.base.sites
@@ -47,7 +54,7 @@ def sample_to_file(options: argparse.Namespace) -> str:
     frozen.base.install("appended" if is_appended(file.tensors) else "decoupled", spec.has_lora)
     objective, rows = build_objective(frozen.base.scheduler_config(), OptimiserConfig()), []
     settings = Sampling(options.steps, options.guidance, options.weight, options.prompt, options.negative, options.seed)
-    for reference in _references(options, spec, name):
+    for reference in _references(options, pictures, spec, name):
         given = given_of([reference], spec, frozen)
         each = [dataclasses.replace(settings, seed=settings.seed + number) for number in range(options.number)]
         pictures = [sample(frozen, objective, adapter, given, one, resolution)[0] for one in each]
@@ -94,9 +101,11 @@ def check_fit(wanted: int, found: int, what: str, name: str, part: str) -> None:
         )
 
 
-def _references(options: argparse.Namespace, spec: AdapterSpec, name: str) -> list[Reference]:
+def _references(
+    options: argparse.Namespace, pictures: list[Image.Image], spec: AdapterSpec, name: str
+) -> list[Reference]:
     """The pictures, each with its identity where the adapter reads one. Raises ValueError where they do not fit."""
-    pictures, files = [_read(path) for path in options.image], options.identity
+    files = options.identity
     if spec.identity is None:
         return [Reference(picture) for picture in pictures]
     if len(files) != len(pictures):
@@ -114,8 +123,19 @@ def _references(options: argparse.Namespace, spec: AdapterSpec, name: str) -> li
 
 
 def _read(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as picture:
-            return on_white(picture)
-    except OSError as error:
-        raise ValueError(f"{path} is no picture that can be read ({error}): give another reference") from error
+    found = decode(path)
+    if isinstance(found, Unusable):
+        raise ValueError(f"{path} cannot be a reference ({found.reason}): give another picture")
+    return found
+
+
+def _check_options(options: argparse.Namespace) -> None:
+    """Raises ValueError, before anything is loaded, for numbers out of range and an OUT that cannot be written."""
+    for name, allowed in (
+        ("steps", FROM_ONE), ("number", FROM_ONE), ("resolution", COUNT), ("seed", RANGES["run.seed"]),
+        ("guidance", FINITE), ("weight", FINITE),
+    ):  # fmt: skip
+        check_number(f"--{name}", getattr(options, name), allowed)
+    if options.resolution % 8:
+        raise ValueError(f"--resolution = {options.resolution} should be a multiple of 8, the autoencoder's cell")
+    writable_picture(options.out, "--out")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ipadapter_core.method.spec import Feature
 
 from ..settings.config import Config
 from ..settings.families import trained_family
+from ..settings.read import read_json
 from .record import Source
 
 TARGET = "shortest side bilinear, then centre crop"  # of the pictures that the autoencoder sees
@@ -59,9 +61,17 @@ def fingerprints(config: Config, source: Source, feature: Feature | None) -> dic
 def difference(made: dict[str, Any], wanted: dict[str, Any]) -> str | None:
     """The first value that is another one, in words; None when all are the same."""
     for name, value in wanted.items():
-        if made.get(name) != value:
+        if not _is_same(made.get(name), value):
             return f"{name} is {made.get(name, 'not known')}, this training's is {value}"
     return None
+
+
+def _is_same(made: Any, wanted: Any) -> bool:
+    """Whether two values are the same; of weights their hashes, since the same file may have another name."""
+    if made == wanted or not (isinstance(made, str) and isinstance(wanted, str)):
+        return bool(made == wanted)
+    hashes = [re.search(r" \(([0-9a-f]{12})\)$", text) for text in (made, wanted)]
+    return all(hashes) and len({found[1] for found in hashes if found}) == 1
 
 
 def weights_digest(paths: Iterable[Path], more: str = "") -> str:
@@ -82,9 +92,9 @@ def weights_digest(paths: Iterable[Path], more: str = "") -> str:
 def _add_content(digest: Any, file: Path) -> None:
     """Size and evenly spaced blocks of a file; all of a small one. JSON without its order and paths."""
     if file.suffix == ".json":
-        digest.update(
-            json.dumps({k: v for k, v in _json(file).items() if not k.startswith("_")}, sort_keys=True).encode()
-        )
+        found = read_json(file)
+        values = found if isinstance(found, dict) else {"list": found}
+        digest.update(json.dumps({k: v for k, v in values.items() if not k.startswith("_")}, sort_keys=True).encode())
         return
     size = file.stat().st_size
     digest.update(str(size).encode())
@@ -95,11 +105,3 @@ def _add_content(digest: Any, file: Path) -> None:
         for number in range(BLOCKS):
             opened.seek(number * (size - BLOCK) // (BLOCKS - 1), os.SEEK_SET)
             digest.update(opened.read(BLOCK))
-
-
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is not valid JSON ({error}): download it again") from error
-    return found if isinstance(found, dict) else {"list": found}

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from ..settings.config import DataConfig
 from .identity import as_identity
+from .left_out import LeftOut
 from .pictures import Picture
-from .record import Record, as_captions
-
-CAPTIONS = ("text", "caption")
+from .record import CAPTIONS, Record, UnreadableError, as_captions
 
 
 class HuggingFaceSource:
@@ -31,6 +31,11 @@ class HuggingFaceSource:
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ValueError(
                 f"{self.folder} is no Hugging Face dataset on disk: write one with save_to_disk"
+            ) from error
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(
+                f"{self.folder} cannot be read as a Hugging Face dataset ({reason}): write it again"
             ) from error
         if isinstance(found, datasets.DatasetDict):
             if "train" not in found:
@@ -53,6 +58,8 @@ class HuggingFaceSource:
             if isinstance(found.features[column], datasets.Image):
                 found = found.cast_column(column, datasets.Image(decode=False))
         self.rows = found
+        self.captions_from = Counter({self.caption: found.num_rows} if self.caption else {})
+        self.caption_places, self.left_out = f"the columns {', '.join(CAPTIONS)}", LeftOut()
         self.texts = found.select_columns([self.caption]) if self.caption else None
         names = (found.num_rows, self.image, self.caption, self.condition, *filter(None, [self.face]))
         self._digest = hashlib.sha256(f"{_content(self.folder)}{names}".encode()).hexdigest()
@@ -66,14 +73,22 @@ class HuggingFaceSource:
         return int(self.rows.num_rows)
 
     def read(self, index: int) -> Record:
-        row = self.rows[index]
+        name, row = f"row {index}", self._row(self.rows, index)
         condition = self._picture(row[self.condition]) if self.condition else None
-        captions = as_captions(row[self.caption], f"row {index}") if self.caption else ("",)
+        captions = as_captions(row[self.caption], name) if self.caption else ("",)
         face = as_identity(row[self.face], self.folder) if self.face else None
-        return Record(f"row {index}", self._picture(row[self.image]), captions, condition, face)
+        return Record(name, self._picture(row[self.image]), captions, condition, face)
 
     def captions(self, index: int) -> tuple[str, ...]:
-        return as_captions(self.texts[index][self.caption], f"row {index}") if self.texts is not None else ("",)
+        if self.texts is None:
+            return ("",)
+        return as_captions(self._row(self.texts, index)[self.caption], f"row {index}")
+
+    def _row(self, rows: Any, index: int) -> Any:
+        try:
+            return rows[index]
+        except (OSError, ValueError) as error:  # of Arrow, for files that are damaged
+            raise UnreadableError(f"row {index}", "unreadable", f"it cannot be read ({error})") from error
 
     def digest(self) -> str:
         return self._digest

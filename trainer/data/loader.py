@@ -13,6 +13,7 @@ import signal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,9 +28,10 @@ from .cached import CachedReader, open_cache
 from .identity import read_identity
 from .pictures import Unusable, decode
 from .reader import PictureReader, Reader
-from .record import Reference, Source
+from .record import Reference, Source, UnreadableError
 from .report import SkipReport
 from .sources import open_source
+from .workers import start_worker
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +155,10 @@ class Loader:
         for index in indices[: wanted + ATTEMPTS]:
             if len(references) == wanted:
                 break
-            record = self.source.read(int(index))
+            try:
+                record = self.source.read(int(index))
+            except UnreadableError:
+                continue
             found = decode(record.image if record.condition is None else record.condition)
             face = read_identity(record.identity) if self.config.data.identity_column else None
             if not isinstance(found, Unusable) and not isinstance(face, Unusable):
@@ -175,14 +180,50 @@ class Loader:
             collate_fn=_collate,
             worker_init_fn=start_worker,
         )
-        for batch in loaded:
-            if isinstance(batch, Fault):
-                raise ValueError(batch.message)
-            if batch is None:
-                continue
-            self.report.add(batch.skipped)
-            generators = [torch.Generator().manual_seed(seed) for seed in batch.noise_seeds]
-            yield dataclasses.replace(batch, generators=generators)
+        batches = _started(loaded)
+        try:
+            for batch in _said(batches, self.config.data.workers):
+                if isinstance(batch, Fault):
+                    raise ValueError(batch.message)
+                if batch is None:
+                    continue
+                self.report.add(batch.skipped)
+                generators = [torch.Generator().manual_seed(seed) for seed in batch.noise_seeds]
+                yield dataclasses.replace(batch, generators=generators)
+        finally:
+            _end(batches)
+
+
+def _started(loaded: DataLoader[Any]) -> Iterator[Any]:
+    """A DataLoader's batches. The end of a worker is met where a batch is asked for, not wherever a signal finds us."""
+    number = getattr(signal, "SIGCHLD", None)
+    before = signal.getsignal(number) if number else None
+    batches = iter(loaded)  # sets a handler of torch's, which raises amid an optimiser's step as anywhere else
+    if number and before is not None:
+        signal.signal(number, before)
+    return batches
+
+
+def _said(batches: Iterator[Any], workers: int) -> Iterator[Any]:
+    """The same batches; the end of a worker is said in a sentence."""
+    try:
+        yield from batches
+    except (RuntimeError, OSError, EOFError) as error:
+        if not workers or (isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker")):
+            raise
+        raise ValueError(
+            f"a loader process has ended ({str(error).partition(chr(10))[0]}): where memory was short, lower "
+            "data.workers or run.batch_size"
+        ) from error
+
+
+def _end(batches: Any) -> None:
+    """End a DataLoader's workers now, also those that do not answer."""
+    if not hasattr(batches, "_shutdown_workers"):
+        return
+    batches._shutdown_workers()
+    for worker in batches._workers:
+        worker.kill()
 
 
 def _collate(samples: Sequence[Item | Fault | None]) -> Batch | Fault | None:
@@ -191,10 +232,3 @@ def _collate(samples: Sequence[Item | Fault | None]) -> Batch | Fault | None:
             return sample
     there = [sample for sample in samples if isinstance(sample, Item)]
     return collate(there) if there else None
-
-
-def start_worker(_: int) -> None:
-    """Set what a DataLoader's worker does with signals."""
-    # Ctrl-C is the main process's to answer: it saves, and its workers must live until then
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -8,6 +8,7 @@ A picture that cannot be used is a value (`Unusable`), not an error: a training 
 
 from __future__ import annotations
 
+import stat
 import struct
 import warnings
 import zlib
@@ -17,26 +18,32 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from ipadapter_core.method.picture import on_white
 
+from .colours import as_8_bit, as_srgb, turned
 from .geometry import Geometry
+from .heif import NeedsExtraError, is_heif, teach
 
 Picture = Path | bytes | Image.Image  # a file, its content, or a picture already decoded
 MAX_RATIO = 16  # of the longer side to the shorter
 MAX_PIXELS = 178_956_970  # 512 MiB of RGB: what Pillow itself calls a decompression bomb
-# What Pillow's readers raise for damaged files; OSError covers truncated and unknown ones
+# What Pillow's readers raise for damaged files, each in its way
 DAMAGED = (
-    OSError,
-    SyntaxError,
-    ValueError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    BufferError,
     EOFError,
-    KeyError,
-    IndexError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
     TypeError,
-    OverflowError,
+    ValueError,
     struct.error,
     zlib.error,
 )
@@ -51,7 +58,7 @@ class Unusable:
 
 
 def decode(picture: Picture, min_side: int = 1) -> Image.Image | Unusable:
-    """RGB of any picture: turned as EXIF says, transparent parts on white, the first frame of an animation.
+    """RGB in sRGB of any picture: turned as EXIF says, transparent parts on white, the first frame of an animation.
 
     min_side: the smallest shortest side, in pixels, that is used.
     """
@@ -62,13 +69,16 @@ def decode(picture: Picture, min_side: int = 1) -> Image.Image | Unusable:
                 if fault := _unfit(opened.size, min_side):
                     return fault
                 opened.seek(0)
-                return on_white(ImageOps.exif_transpose(opened))
+                opened.load()
+                return on_white(as_8_bit(as_srgb(turned(opened))))
     except FileNotFoundError:
         return Unusable("missing", f"there is no file {picture!s}")
     except PermissionError:
         return Unusable("unreadable", f"the file {picture!s} may not be read")
     except Image.DecompressionBombError:
         return Unusable("too large", f"more than {MAX_PIXELS:,} pixels")
+    except NeedsExtraError as error:
+        return Unusable("heic", str(error))
     except DAMAGED as error:
         return Unusable("corrupt", f"damaged, or no picture ({type(error).__name__}: {_short(error)})")
 
@@ -76,7 +86,26 @@ def decode(picture: Picture, min_side: int = 1) -> Image.Image | Unusable:
 def _opened(picture: Picture) -> Image.Image:
     if isinstance(picture, Image.Image):
         return picture.copy()
+    if isinstance(picture, Path) and not stat.S_ISREG(picture.stat().st_mode):
+        raise OSError("it is no file but a folder or a device")  # a pipe would never end
+    try:
+        return _read(picture)
+    except UnidentifiedImageError:
+        if not is_heif(_start(picture)):
+            raise
+        teach()
+        return _read(picture)
+
+
+def _read(picture: Path | bytes) -> Image.Image:
     return Image.open(BytesIO(picture) if isinstance(picture, bytes) else picture)
+
+
+def _start(picture: Path | bytes) -> bytes:
+    if isinstance(picture, bytes):
+        return picture[:12]
+    with picture.open("rb") as file:
+        return file.read(12)
 
 
 def _unfit(size: tuple[int, int], min_side: int) -> Unusable | None:

@@ -13,7 +13,7 @@ from . import order
 from .batch import Item, Skipped
 from .identity import read_identity
 from .pictures import Picture, Target, Unusable, cut_target, decode
-from .record import Source
+from .record import Source, UnreadableError
 
 
 class Reader(Protocol):
@@ -36,7 +36,10 @@ class PictureReader:
         return len(self.source)
 
     def read(self, index: int, draws: order.Draws, drop_text: bool) -> Item | Skipped:
-        record = self.source.read(index)
+        try:
+            record = self.source.read(index)
+        except UnreadableError as fault:
+            return fault.skipped
         where = (draws.crop_x, draws.crop_y) if self.data.crop == "random" else None
         found = cut_pictures(record.image, record.condition, self.data, self.encoder, where)
         if isinstance(found, Unusable):

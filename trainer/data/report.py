@@ -6,7 +6,9 @@ import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from ..settings.load import is_unicode
 from .batch import Skipped
 
 logger = logging.getLogger(__name__)
@@ -57,5 +59,11 @@ def write_report(path: Path, faults: Iterable[Skipped]) -> None:
     path.write_text("".join(_line(fault) for fault in faults), encoding="utf-8")
 
 
+def json_line(values: dict[str, Any]) -> str:
+    """Values as one line of JSON that can be written whatever bytes are in a file's name."""
+    line = json.dumps(values, ensure_ascii=False)
+    return f"{line if is_unicode(line) else json.dumps(values)}\n"
+
+
 def _line(fault: Skipped) -> str:
-    return json.dumps({"name": fault.name, "kind": fault.kind, "reason": fault.reason}, ensure_ascii=False) + "\n"
+    return json_line({"name": fault.name, "kind": fault.kind, "reason": fault.reason})

@@ -2,7 +2,7 @@
 
     RUN/checkpoints/step-00010000/adapter.safetensors   the adapter as other programs load it (the EMA, if kept)
                                   state.safetensors     weights, optimiser state and EMA, whole, in fp32
-                                  state.json            step, settings, loss scale
+                                  state.json            step, settings, loss scale, what it was made with; checksums
 
 A checkpoint is written in a hidden folder that is renamed when all of it is on the disk. The random state is run.seed
 and the step: every random number of a sample is made from these and its position.
@@ -25,7 +25,8 @@ from torch import Tensor
 
 from ipadapter_core import write_safetensors
 
-from ..settings.config import Config, fixed_values
+from .same import changes
+from .sums import DamagedError, check_files, check_signature, signed, sum_of
 
 ADAPTER, STATE, SETTINGS = "adapter.safetensors", "state.safetensors", "state.json"
 EMA = "average"  # the name of the EMA's tensors in STATE
@@ -50,8 +51,14 @@ def name(step: int) -> str:
     return f"step-{step:08d}"
 
 
-def write(run: Path, saved: Saved, metadata: Mapping[str, str], fixed: Mapping[str, Any]) -> Path:
-    """Write a checkpoint. metadata: of the adapter file. fixed: the config's `fixed_values`.
+def write(
+    run: Path,
+    saved: Saved,
+    metadata: Mapping[str, str],
+    fixed: Mapping[str, Any],
+    made_with: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a checkpoint. metadata: of the adapter file. fixed: the config's `fixed_values`. made_with: see `same`.
 
     Raises ValueError when the disk is full or the folder cannot be written; earlier checkpoints stay as they are.
     """
@@ -63,14 +70,7 @@ def write(run: Path, saved: Saved, metadata: Mapping[str, str], fixed: Mapping[s
         place.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
-        groups = {"weights": saved.weights, "state": saved.state, EMA: saved.ema}
-        tensors = {
-            f"{group}.{key}": value.contiguous() for group, values in groups.items() for key, value in values.items()
-        }
-        save_file(tensors, part / STATE)
-        write_safetensors(part / ADAPTER, saved.ema or saved.weights, metadata)
-        settings = {"step": saved.step, "config": metadata.get("config"), "fixed": dict(fixed), "scale": saved.scale}
-        (part / SETTINGS).write_text(json.dumps(settings, indent=1))
+        _write_files(part, saved, metadata, {"fixed": dict(fixed), "made with": dict(made_with or {})})
         for file in (part / STATE, part / SETTINGS, part):
             _flush(file)
         part.rename(final)
@@ -87,6 +87,20 @@ def write(run: Path, saved: Saved, metadata: Mapping[str, str], fixed: Mapping[s
     return final
 
 
+def _write_files(part: Path, saved: Saved, metadata: Mapping[str, str], about: Mapping[str, Any]) -> None:
+    """A checkpoint's three files. about: what its settings say beside step, scale and checksums."""
+    groups = {"weights": saved.weights, "state": saved.state, EMA: saved.ema}
+    tensors = {
+        f"{group}.{key}": value.contiguous() for group, values in groups.items() for key, value in values.items()
+    }
+    save_file(tensors, part / STATE)
+    write_safetensors(part / ADAPTER, saved.ema or saved.weights, metadata)
+    settings = {"step": saved.step, "config": metadata.get("config"), "scale": saved.scale, **about}
+    settings["files"] = {name: sum_of(part / name) for name in (STATE, ADAPTER)}
+    settings = json.loads(json.dumps(settings))  # as it will be read
+    (part / SETTINGS).write_text(json.dumps(signed(settings), indent=1))
+
+
 def steps_of(run: Path) -> list[int]:
     """The steps of a run's complete checkpoints, ascending."""
     found = [re.fullmatch(r"step-(\d+)", path.name) for path in folder(run).glob("step-*")]
@@ -99,22 +113,67 @@ def latest(run: Path) -> Path | None:
     return folder(run) / name(steps[-1]) if steps else None
 
 
-def read(path: Path, fixed: Mapping[str, Any] | None = None) -> Saved:
-    """Read a checkpoint. Raises ValueError when it is damaged, or of another training than these fixed values."""
+def read(path: Path, fixed: Mapping[str, Any] | None = None, is_checked: bool = False) -> Saved:
+    """Read a checkpoint. is_checked: its checksums have been looked at, and need not be again.
+
+    Raises DamagedError, a ValueError, when it is damaged, ValueError when it is of another training than `fixed`.
+    """
+    if not is_checked:
+        check(path)
+    settings = settings_of(path)
     try:
-        settings = json.loads((path / SETTINGS).read_text())
         tensors = load_file(path / STATE)
-    except (OSError, json.JSONDecodeError, safetensors.SafetensorError) as error:
-        raise ValueError(
-            f"the checkpoint {path} is incomplete or damaged ({error}): resume from another one"
-        ) from error
+    except (OSError, safetensors.SafetensorError) as error:
+        raise _damaged(path, error) from error
     if fixed is not None:
-        _same_training(path, settings["fixed"], fixed)
+        changes(path.name, settings, fixed)
     groups: dict[str, dict[str, Tensor]] = {"weights": {}, "state": {}, EMA: {}}
     for key, value in tensors.items():
         group, _, rest = key.partition(".")
         groups[group][rest] = value
     return Saved(settings["step"], groups["weights"], groups["state"], groups[EMA], settings["scale"])
+
+
+def settings_of(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself. Raises DamagedError when that is damaged."""
+    try:
+        settings: dict[str, Any] = json.loads((path / SETTINGS).read_text(encoding="utf-8"))
+        check_signature(settings)
+        assert settings.keys() >= {"step", "fixed", "scale"}
+    except (OSError, ValueError, AttributeError, TypeError, AssertionError) as error:
+        raise _damaged(path, error) from error
+    return settings
+
+
+def check(path: Path) -> None:
+    """Raises DamagedError when a checkpoint's files are not those that were written (of old ones: cannot be read)."""
+    settings = settings_of(path)
+    try:
+        check_files(path, settings.get("files", {}))
+        for file in (STATE, ADAPTER):
+            with safetensors.safe_open(path / file, framework="pt"):
+                pass
+    except (OSError, DamagedError, safetensors.SafetensorError) as error:
+        raise _damaged(path, error) from error
+
+
+def set_aside(run: Path, step: int) -> Path:
+    """Give a checkpoint a name under which it is no checkpoint of the run any more, and is kept.
+
+    Raises ValueError when the folder cannot be written.
+    """
+    path, number = folder(run) / name(step), 1
+    while (aside := path.with_name(f"aside-{path.name}" + (f"-{number}" if number > 1 else ""))).exists():
+        number += 1
+    try:
+        path.rename(aside)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be moved aside ({error.strerror}): change its permissions") from error
+    return aside
+
+
+def _damaged(path: Path, error: Exception) -> DamagedError:
+    return DamagedError(f"the checkpoint {path} is incomplete or damaged ({error}): resume from another one")
 
 
 def prune(run: Path, keep_last: int, keep_every_steps: int) -> None:
@@ -130,18 +189,6 @@ def clean(run: Path) -> None:
     """Remove what a killed save or removal has left."""
     for path in folder(run).glob(".step-*"):
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _same_training(path: Path, found: dict[str, Any], wanted: Mapping[str, Any]) -> None:
-    found = fixed_values(Config()) | found  # values that a version before did not have are at their default
-    differ = [key for key in wanted if found.get(key) != wanted[key]]
-    if differ:
-        key = differ[0]
-        more = f" and {len(differ) - 1} more" if len(differ) > 1 else ""
-        raise ValueError(
-            f"the checkpoint {path.name} belongs to another training: its {key} is {found.get(key)!r}, the config's "
-            f"{wanted[key]!r}{more}: restore the config, or start a new run (adapter.start_from takes its adapter file)"
-        )
 
 
 def _remove(path: Path) -> None:

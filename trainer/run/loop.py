@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from ..base.device import DTYPES
 from ..base.frozen import Frozen
 from ..data.batch import Batch
 from ..data.loader import Loader, open_loader
-from ..sampling.grid import Grid
+from ..data.sources import describe_source
 from ..settings.config import Config, fixed_values
 from ..step.adapter import load_adapter, metadata, new_adapter
 from ..step.ema import Ema
@@ -32,27 +33,33 @@ from ..step.shape import encoder_shape
 from ..step.step import Losses, Step
 from ..step.transport import TrainedAdapter
 from . import checkpoint
-from .folder import locked
-from .log import Log
+from .folder import LOCKS, locked
 from .metrics import BROKEN, PLAIN, SAMPLES, STOP, Window, step_sums
 from .parallel.plain import Parallel
 from .parallel.start import start
+from .resume import GoingOn, choose
+from .same import made_with
+from .shared import SharedError
+from .show import note_start, open_grid, open_log, show_grid
+from .spare import spared
 from .stop import Stop
 
 logger = logging.getLogger(__name__)
 
 
-def train(config: Config, run: Path) -> int:
-    """Train to run.steps, from the run's newest checkpoint if it has one; returns the step reached.
+def train(config: Config, run: Path, going_on: GoingOn | None = None, held: Iterable[str] = ()) -> int:
+    """Train to run.steps, from the run's newest good checkpoint if it has one; returns the step reached.
 
+    held: locks of the run's folder that the caller has taken already.
     Raises ValueError for every fault of the input, the machine or the disk, in a sentence.
     """
     parallel = start(config)
     try:
-        with Stop() as stop, locked(run) if parallel.is_main else nullcontext():
+        free = [name for name in LOCKS if name not in held]
+        with Stop() as stop, locked(run, free) if parallel.is_main else nullcontext():
             if parallel.is_main:
                 checkpoint.clean(run)
-            training = Training(config, run, parallel, stop)
+            training = Training(config, run, parallel, stop, going_on)
             try:
                 return training.go()
             finally:
@@ -64,7 +71,9 @@ def train(config: Config, run: Path) -> int:
 class Training:
     """The parts of one run, made in the order in which they can fail cheaply."""
 
-    def __init__(self, config: Config, run: Path, parallel: Parallel, stop: Stop) -> None:
+    def __init__(
+        self, config: Config, run: Path, parallel: Parallel, stop: Stop, going_on: GoingOn | None = None
+    ) -> None:
         self.config, self.run, self.parallel, self.stop = config, run, parallel, stop
         self.frozen = Frozen(config.model, parallel.device, DTYPES[config.run.precision])
         self.objective = build_objective(self.frozen.base.scheduler_config(), config.optimiser)
@@ -76,49 +85,62 @@ class Training:
         parallel.prepare(TrainedAdapter(adapter))
         self.ema = Ema(parallel.trained.adapter, config.optimiser.ema) if config.optimiser.ema else None
         self.step = 0  # optimiser steps done
-        self._resume()
-        self.log = Log(run, config, self.step) if parallel.is_main else None
-        self.grid = self._open_grid() if config.run.sample_every_steps and parallel.is_main else None
+        self.saved = -1  # the step that was saved last
+        self.batches: Iterator[Batch] = iter(())
+        self.made_with: dict[str, Any] = made_with(config, self.loader.source) if parallel.is_main else {}
+        self._resume(going_on or GoingOn())
+        self.log = open_log(run, config, self.step) if parallel.is_main else None
+        has_grid = bool(config.run.sample_every_steps) and parallel.is_main
+        self.grid = open_grid(config, self.frozen, self.objective, self.loader) if has_grid else None
 
     def _open_loader(self) -> Loader:
         facts = self.frozen.encoder_facts if self.spec.feature else None
         loader = open_loader(self.config, facts, self.spec.feature, self.parallel.rank, self.parallel.num_processes)
+        for line in describe_source(loader.source) if self.parallel.is_main else ():
+            logger.info("%s", line)
         zero = loader.zero_features()
         if self.spec.feature == "penultimate" and zero is not None:
             self.frozen.zero_states_are(zero)
         return loader
 
-    def _open_grid(self) -> Grid:
-        return Grid(self.config.run, self.config.data.resolution, self.frozen, self.objective, self.loader.references())
-
-    def _resume(self) -> None:
-        path = checkpoint.latest(self.run)
-        if path is None:
-            return
-        saved = checkpoint.read(path, fixed_values(self.config))
-        self.parallel.load(saved.weights, saved.state, saved.step)
-        self.parallel.load_scale(saved.scale)
-        if self.ema:
-            self.ema.load(saved.ema)
-        self.step = saved.step
-        logger.info("going on from step %d", self.step)
+    def _resume(self, going_on: GoingOn) -> None:
+        """The first process chooses a checkpoint, so that all go on from the same; every process loads it."""
+        chosen, error = None, None
+        if self.parallel.is_main:
+            try:
+                chosen = choose(self.run, going_on, fixed_values(self.config), self.made_with)
+            except ValueError as found:
+                error = str(found)
+        chosen, error = self.parallel.gather_objects((chosen, error))[0]
+        if error:
+            raise SharedError(error)
+        if chosen:
+            saved = checkpoint.read(chosen.path, is_checked=True)
+            self.parallel.load(saved.weights, saved.state, saved.step)
+            self.parallel.load_scale(saved.scale)
+            if self.ema:
+                self.ema.load(saved.ema)
+            self.step = self.saved = saved.step
+            logger.info("going on from step %d", self.step)
+        if self.parallel.is_main:
+            note_start(self.run, self.config, self.step, chosen, going_on, self.made_with)
 
     def go(self) -> int:
         """Run the remaining steps, save, and return the step reached."""
         steps = self.config.run.steps
-        window, batches = Window(), self.loader.batches(self.step)
+        window, self.batches = Window(), self.loader.batches(self.step)
         self.first = self.step + 1
         hidden = not self.parallel.is_main
         with tqdm(total=steps, initial=self.step, unit="step", disable=hidden, dynamic_ncols=True) as bar:
             window.restart()
-            while self.step < steps and not self._one(window, batches, bar):
+            while self.step < steps and not self._one(window, bar):
                 pass
         return self.step
 
-    def _one(self, window: Window, batches: Iterator[Batch], bar: tqdm) -> bool:
+    def _one(self, window: Window, bar: tqdm) -> bool:
         """One step and what is due after it; whether the run was asked to stop, and has saved."""
         rate = learning_rate(self.config.optimiser, self.config.run.steps, self.step)
-        sums, norm, waited = self._step(batches, rate)
+        sums, norm, waited = self._step(rate)
         self.step += 1
         if self.ema:
             self.ema.update(self.step)
@@ -139,19 +161,21 @@ class Training:
         return is_asked
 
     def close(self) -> None:
-        """Close the log's files, whatever has happened."""
+        """End the workers and close the log's files, whatever has happened."""
+        if isinstance(self.batches, Generator):
+            self.batches.close()
         if self.log:
             self.log.close()
 
     def _is_due(self, every: int) -> bool:
         return bool(every) and self.step % every == 0
 
-    def _step(self, batches: Iterator[Batch], rate: float) -> tuple[Tensor, float, float]:
+    def _step(self, rate: float) -> tuple[Tensor, float, float]:
         """One optimiser step: the sums over all processes, the gradient's norm, the seconds waited for data."""
         total, norm, waited, broken = None, 0.0, 0.0, []
         for _ in range(self.config.optimiser.accumulation):
             asked = time.perf_counter()
-            batch = next(batches)
+            batch = self._next_batch()
             waited += time.perf_counter() - asked
             found = self.training_step.train(batch, self.parallel, rate)
             norm = found.norm or 0.0
@@ -165,6 +189,17 @@ class Training:
             self._stop_broken(broken)
         return total, norm, waited
 
+    def _next_batch(self) -> Batch:
+        """The next batch. Raises ValueError for a fault of the data; a process alone saves before."""
+        try:
+            return next(self.batches)
+        except ValueError as error:
+            # no weight has moved since the last whole step; several processes cannot save without each other
+            if self.parallel.num_processes > 1 or self.step == max(self.saved, 0):
+                raise
+            self.save()
+            raise ValueError(f"{error}; saved at step {self.step}") from error
+
     def _stop_broken(self, batches: list[tuple[Sequence[str], Tensor]]) -> None:
         mine = [
             name
@@ -174,7 +209,7 @@ class Training:
         ]
         names = [name for found in self.parallel.gather_objects(mine) for name in found]
         last = checkpoint.latest(self.run)
-        raise ValueError(
+        raise SharedError(
             f"the loss of step {self.step + 1} is not finite for {', '.join(names[:4])}: look at that sample, or lower "
             f"the learning rate or choose bf16; the last good checkpoint is {last.name if last else 'none'}"
         )
@@ -201,13 +236,14 @@ class Training:
             ema = self.ema.tensors() if self.ema else {}
             saved = checkpoint.Saved(self.step, weights, state, ema, self.parallel.scale_state())
             try:
-                checkpoint.write(self.run, saved, self._metadata(), fixed_values(self.config))
+                checkpoint.write(self.run, saved, self._metadata(), fixed_values(self.config), self.made_with)
                 checkpoint.prune(self.run, self.config.run.keep_last, self.config.run.keep_every_steps)
             except ValueError as found:
                 error = str(found)
         error = self.parallel.gather_objects(error)[0]
         if error:
-            raise ValueError(error)
+            raise SharedError(error)
+        self.saved = self.step
 
     def _current(self) -> IPAdapter:
         """The adapter as its file would hold it now, apart from the wrapped one. Every process must call it."""
@@ -232,14 +268,9 @@ class Training:
             self.log.numbers(self.step, {"held_out_loss": float(total[PLAIN] / total[SAMPLES])})
 
     def sample(self) -> None:
-        """A grid of pictures at fixed seeds, and its scores, made by the first process."""
+        """A grid of pictures at fixed seeds, and its scores, made by the first process; its faults end no training."""
         adapter = self._current()
         if self.grid and self.log:
-            picture, scores = self.grid.make(adapter)
-            folder = self.run / "samples"
-            folder.mkdir(exist_ok=True)
-            picture.save(folder / f"{checkpoint.name(self.step)}.png")
-            self.log.picture(self.step, "samples", picture)
-            if scores:
-                self.log.numbers(self.step, scores)
+            with spared(f"the grid of step {self.step}"):
+                show_grid(self.grid, self.log, self.loader, adapter, self.step, lambda: self.stop.is_asked)
         self.parallel.wait()

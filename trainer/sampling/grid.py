@@ -5,7 +5,7 @@ One row for each reference: the reference, image only (empty text, weight 1), th
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Callable
 
 from PIL import Image, ImageDraw
 
@@ -30,12 +30,13 @@ class Grid:
         self, run: RunConfig, resolution: int, frozen: Frozen, objective: Objective, references: list[Reference]
     ) -> None:
         self.run, self.resolution, self.frozen, self.objective = run, resolution, frozen, objective
-        self.references = references[: run.sample_pictures]
-        self.pictures = [on_white(reference.picture) for reference in self.references]
+        self.scorer = Scorer(run.score_encoder, frozen.device) if run.score_encoder else None
+        self.take(references)
 
-    @cached_property
-    def scorer(self) -> Scorer | None:
-        return Scorer(self.run.score_encoder, self.frozen.device) if self.run.score_encoder else None
+    def take(self, references: list[Reference]) -> None:
+        """Show these references from now on."""
+        self.references = references[: self.run.sample_pictures]
+        self.pictures = [on_white(reference.picture) for reference in self.references]
 
     @property
     def columns(self) -> list[tuple[str, float]]:
@@ -43,16 +44,29 @@ class Grid:
         prompts, weights = self.run.sample_prompts, self.run.sample_weights
         return [("", 1.0), *((prompt, weight) for prompt in prompts for weight in weights)]
 
-    def make(self, adapter: IPAdapter) -> tuple[Image.Image, dict[str, float]]:
-        """The grid, and its scores: clip_i of image only with the reference, clip_t of each prompt's pictures with it.
+    def make(self, adapter: IPAdapter, is_asked: Callable[[], bool] = lambda: False) -> Image.Image | None:
+        """The grid; None when `is_asked` to stop amid it. Parts that were not in memory before are forgotten after.
 
-        Parts that were not in memory before are forgotten after.
+        Raises ValueError when there is no reference.
         """
+        if not self.references:
+            raise ValueError("there is no reference that can be read")
         parts, before = self.frozen.parts, self.frozen.parts.loaded
-        given = given_of(self.references, adapter.spec, self.frozen)
-        columns = [self._column(adapter, given, prompt, weight) for prompt, weight in self.columns]
-        parts.release(*parts.loaded - before)
-        return self._sheet(columns), self._scores(columns)
+        self.made: list[list[Image.Image]] = []
+        try:
+            given = given_of(self.references, adapter.spec, self.frozen)
+            for prompt, weight in self.columns:
+                if is_asked():
+                    return None
+                self.made.append(self._column(adapter, given, prompt, weight))
+        finally:
+            self.frozen.base.forget()
+            parts.release(*parts.loaded - before)
+        return self._sheet(self.made)
+
+    def scores(self) -> dict[str, float]:
+        """Of the grid made last: clip_i of image only with the reference, clip_t of each prompt's pictures with it."""
+        return self._scores(self.made)
 
     def _column(self, adapter: IPAdapter, given: Given, prompt: str, weight: float) -> list[Image.Image]:
         settings = Sampling(steps=self.run.sample_steps, weight=weight, prompt=prompt, seed=self.run.seed)
@@ -70,7 +84,7 @@ class Grid:
 
     def _sheet(self, columns: list[list[Image.Image]]) -> Image.Image:
         cell = min(MAX_CELL, self.resolution)
-        labels = ["reference", *(f"{prompt or 'image only'}, {weight:g}" for prompt, weight in self.columns)]
+        labels = ["reference", *(f"{weight:g} {prompt or 'image only'}" for prompt, weight in self.columns)]
         sheet = Image.new("RGB", (cell * len(labels), LABEL + cell * len(self.pictures)), "white")
         draw = ImageDraw.Draw(sheet)
         for number, (label, pictures) in enumerate(zip(labels, [self.pictures, *columns], strict=True)):

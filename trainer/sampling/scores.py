@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
-from ..base.encoder import load_encoder
+from ..base.encoder import load_encoder, load_tag
 
 
 class Scorer:
@@ -53,7 +53,7 @@ class Scorer:
 def _text_tower(name: str) -> tuple[Any, Any]:
     if not Path(name).exists():
         architecture, _, tag = name.partition("/")
-        return open_clip.create_model(architecture, pretrained=tag), open_clip.get_tokenizer(architecture)
+        return load_tag(architecture, tag), open_clip.get_tokenizer(architecture)
     folder = Path(name)
     if not (folder / "tokenizer_config.json").exists():
         raise ValueError(

@@ -102,10 +102,10 @@ class RunConfig:
     parallel: Literal["none", "ddp", "zero1", "zero2", "zero3"] = "none"
     offload_optimiser: bool = False  # DeepSpeed: optimiser state in the CPU's memory
     gradient_checkpointing: bool = False
-    save_every_steps: int = 10_000
+    save_every_steps: int = 10_000  # 0 = at the end and when asked to stop
     keep_last: int = 3  # checkpoints; 0 = all
     keep_every_steps: int = 100_000  # these are never removed; 0 = none
-    log_every_steps: int = 10
+    log_every_steps: int = 10  # 0 = never
     validate_every_steps: int = 1_000  # 0 = never
     sample_every_steps: int = 5_000  # 0 = never
     sample_prompts: tuple[str, ...] = ("best quality, high quality",)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from ipadapter_core.files.whole import whole
 
 from .config import Config, tables
+from .read import read_text
 from .rules import check
 
 if sys.version_info >= (3, 11):
@@ -40,8 +41,9 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
     if not path.is_file():
         presets = ", ".join(sorted(preset.stem for preset in PRESETS.glob("*.toml")))
         raise ValueError(f"there is no config {path}: give a TOML file, or the name of a preset ({presets})")
+    text = read_text(path)
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path.name} is not valid TOML ({error}): correct that line") from error
     for override in overrides:
@@ -49,7 +51,9 @@ def load_config(path: str | Path, overrides: Iterable[str] = ()) -> Config:
         section, dot, key = name.strip().partition(".")
         if not (equals and dot):
             raise ValueError(f"--set {override!r} was not understood: expected section.key=value, e.g. run.steps=1000")
-        values.setdefault(section, {})[key] = _toml_value(text.strip())
+        if not isinstance(values.setdefault(section, {}), dict):
+            raise ValueError(f"{section} stands outside of a section in {path.name}: put it under [{section}]")
+        values[section][key] = _toml_value(text.strip())
     return parse_config(values)
 
 
@@ -120,4 +124,11 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         words = {int: "a whole number", float: "a number", str: "a text in quotes", bool: "true or false"}
         raise ValueError(f"{name} = {value!r} should be {words[hint]}")
+    if isinstance(value, str) and not is_unicode(value):
+        raise ValueError(f"{name} = {value!r} is not UTF-8, and no config can hold it: give it another name")
     return value
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8: a file's name of other bytes, or half an emoji, cannot."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .config import Config, OptimiserConfig
 from .families import TRAINED, trained_family
+from .ranges import check_ranges
 
 
 def check(config: Config) -> None:
@@ -16,22 +17,16 @@ def check(config: Config) -> None:
 
 
 def _check_ranges(config: Config) -> None:
+    check_ranges(config)
     drops = (config.data.drop_text, config.data.drop_image, config.data.drop_both)
-    if min(drops) < 0 or sum(drops) > 1:
+    if sum(drops) > 1:
         raise ValueError(
-            f"the drop probabilities {drops} must be 0 or more and 1 or less together: they are exclusive events"
+            f"data.drop_text, drop_image and drop_both = {list(drops)} must be 1 or less together: "
+            "they are exclusive events"
         )
-    for name in ("run.steps", "run.batch_size", "run.processes", "optimiser.accumulation", "data.resolution"):
-        section, key = name.split(".")
-        if (value := getattr(getattr(config, section), key)) < 1:
-            raise ValueError(f"{name} = {value} should be 1 or more")
     if config.data.resolution % 8:
         raise ValueError(
             f"data.resolution = {config.data.resolution} should be a multiple of 8, the autoencoder's cell"
-        )
-    if not 0 <= config.optimiser.ema < 1:
-        raise ValueError(
-            f"optimiser.ema = {config.optimiser.ema} is a decay: give 0 for none, or a value below 1 like 0.9999"
         )
     if len(config.optimiser.betas) != 2:
         raise ValueError(f"optimiser.betas = {list(config.optimiser.betas)} should be two numbers, like [0.9, 0.999]")

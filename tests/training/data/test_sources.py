@@ -139,9 +139,12 @@ def test_hugging_face_dataset(has_condition: bool, pictures: list[Path], tmp_pat
         ("a.json", '[{"image_file": "1.png"},\n{"image_file" "2.png"}]', "a.json is not valid JSON: .* in line 2"),
         ("a.json", '{"image_file": "1.png"}', "holds a dict, not a list"),
         ("a.json", '[{"file": "1.png"}]', "sample 0 of a.json has no 'image_file' .*it has file"),
-        ("a.json", '[{"image_file": "1.png", "text": 3}]', "sample 0 of a.json has 3 as its caption"),
         ("a.json", "[]", "holds no samples"),
-        ("a.tar", "no tar at all, but some text", "the shard a.tar is damaged or no plain tar"),
+        (
+            "a.tar",
+            "no tar at all, but some text",
+            "no shard of .* can be read; .* a.tar: .*damaged or no plain tar",
+        ),
         ("a.parquet", "x", "the format of .*a.parquet is not known by its name"),
     ],
 )

@@ -1,0 +1,70 @@
+"""What is made around a training to be looked at: its log, its grid, its record."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ipadapter_core import IPAdapter
+
+from ..base.frozen import Frozen
+from ..data.loader import Loader
+from ..sampling.grid import Grid
+from ..settings.config import Config
+from ..step.objective import Objective
+from . import checkpoint
+from .folder import cannot_write, remember
+from .log import Log, record
+from .resume import Chosen, GoingOn
+
+logger = logging.getLogger(__name__)
+
+
+def open_log(run: Path, config: Config, step: int) -> Log:
+    """The run's log, to be written on from `step`. Raises ValueError when it cannot be written."""
+    try:
+        return Log(run, config, step)
+    except OSError as error:
+        raise cannot_write(run, error) from error
+
+
+def open_grid(config: Config, frozen: Frozen, objective: Objective, loader: Loader) -> Grid:
+    """The grid with its references and scorer, so that what is wrong with these is known before the first step."""
+    references = loader.references()
+    if not references:
+        logger.warning("no reference for the grid can be read: it is tried again when a grid is due")
+    return Grid(config.run, config.data.resolution, frozen, objective, references)
+
+
+def show_grid(
+    grid: Grid, log: Log, loader: Loader, adapter: IPAdapter, step: int, is_asked: Callable[[], bool]
+) -> None:
+    """Make the grid of a step, write it, and log its scores; nothing when `is_asked` to stop amid it."""
+    if not grid.references:
+        grid.take(loader.references())
+    picture = grid.make(adapter, is_asked)
+    if picture is None:
+        return
+    folder = log.run / "samples"
+    folder.mkdir(exist_ok=True)
+    picture.save(folder / f"{checkpoint.name(step)}.png")
+    log.picture(step, "samples", picture)
+    if scores := grid.scores():
+        log.numbers(step, scores)
+
+
+def note_start(
+    run: Path, config: Config, step: int, chosen: Chosen | None, going_on: GoingOn, made_with: Mapping[str, Any]
+) -> None:
+    """Note a start and what it changes in the run's record; what was accepted is what later resumes start from."""
+    changes = chosen.changes if chosen else {}
+    if going_on.remember:
+        remember(going_on.remember, run)
+    for key, (before, after) in changes.items():
+        logger.info("from step %d on %s is %s (was %s)", step, key, after, before)
+    record(
+        run, step=step, steps=config.run.steps, processes=config.run.processes, changed=changes,
+        aside=chosen.aside if chosen else [], made_with=dict(made_with),
+    )  # fmt: skip
