@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,6 +15,7 @@ from ipadapter_core import base_of
 
 from ..base.device import DTYPES, choose_device
 from ..base.frozen import Frozen
+from ..base.processor import Kind
 from ..evaluation.coco import read_coco
 from ..evaluation.compare import compare
 from ..evaluation.estimate import estimate
@@ -52,7 +54,9 @@ def run_evaluate(options: argparse.Namespace, arguments: Sequence[str]) -> int:
             return 0
         options.processes, part = 1, (0, 1)
     job, off = prepare(options, protocol, part)
-    print(f"{len(job.references):,} references, {len(job.series)} series: {estimate(job, measure=part[0] == 0)}")
+    found = estimate(job, measure=part[0] == 0)
+    shared = f" by each of {part[1]}" if part[1] > 1 else ""
+    print(f"{len(job.references):,} references, {len(job.series)} series: {found.told(part[1])}{shared}")
     if options.dry_run:
         return 0
     with job.store.alone("{}-of-{}".format(*part)):
@@ -90,6 +94,8 @@ def prepare(options: argparse.Namespace, protocol: Protocol, part: tuple[int, in
         off["CLIP-T"] = f"{Path(options.clip).name} has no text encoder with a tokenizer"
     if "style" in judges.named and NO_ADAPTER not in (system.name for system in systems):
         off["style gained less content leaked"] = "no --no-adapter to measure it against"
+    if all(one.samples == 1 for one in series):
+        off["diversity"] = "one sample of each reference"
     if not protocol.text_prompts:
         off["obedience to a text at several weights"] = "no --text-prompts"
     return Job(protocol, references, tuple(series), judges, store, part), off
@@ -145,7 +151,7 @@ def _read_adapter(
         "encoder": fingerprint(model.encoder),
         "prediction": objective.prediction,
     }
-    kind = "appended" if is_appended(file.tensors) else "decoupled"
+    kind: Kind = "appended" if is_appended(file.tensors) else "decoupled"
     title = name or (path.stem if path.is_file() else path.name)
     return Drawn(title, mine, objective, adapter, kind, resolution or trained, about)
 
@@ -169,8 +175,10 @@ def write(job: Job, result: Result, out: Path) -> None:
 def read_protocol(options: argparse.Namespace) -> Protocol:
     """The protocol that the command line asks for; what it does not name is the paper's."""
     given = {field.name: getattr(options, field.name, None) for field in dataclasses.fields(Protocol)}
-    values = {name: value for name, value in given.items() if value is not None}
-    return Protocol(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in given.items() if value is not None
+    }
+    return Protocol(**values)
 
 
 def read_part(word: str) -> tuple[int, int]:

@@ -26,8 +26,13 @@ def chart(title: str, lines: Mapping[str, Sequence[Point]]) -> str:
         return ""
     x0, x1 = _room([point.weight for point in every])
     y0, y1 = _room([end for point in every for end in (point.low, point.high)])
-    x = lambda value: LEFT + (value - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT)  # noqa: E731
-    y = lambda value: HEIGHT - BOTTOM - (value - y0) / (y1 - y0) * (HEIGHT - BOTTOM - TOP)  # noqa: E731
+
+    def x(value: float) -> float:
+        return LEFT + (value - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT)
+
+    def y(value: float) -> float:
+        return HEIGHT - BOTTOM - (value - y0) / (y1 - y0) * (HEIGHT - BOTTOM - TOP)
+
     parts = [f'<text x="{LEFT}" y="11" class="t">{escape(title)} against the weight</text>']
     for step in range(5):
         at = y0 + (y1 - y0) * step / 4

@@ -67,8 +67,9 @@ def read_coco(
     """
     path, pictures = folder / "annotations" / f"captions_{split}.json", folder / split
     content = _read(path, folder, split)
-    images, captions, left_out = _images(content["images"], path), {}, []
-    crowds, empty, orphans, seen = 0, 0, [], set()
+    images, left_out, orphans = _images(content["images"], path), list[str](), list[str]()
+    captions: dict[int, list[str]] = {}
+    crowds, empty, seen = 0, 0, set[int]()
     for one in sorted(content["annotations"], key=lambda entry: entry["id"]):
         text = str(one.get("caption") or "").strip()
         if one["id"] in seen:

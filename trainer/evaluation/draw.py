@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
+from typing import Any
 
 import torch
 from PIL import Image
@@ -21,7 +22,6 @@ from ipadapter_core import Feature, nothing
 from ipadapter_core import Given as Read
 
 from ..base.processor import AdapterOutput
-from ..base.protocol import FrozenBase
 from ..sampling.sample import Sampling, denoise, to_pictures
 from ..step.adapter import adapter_output
 from .coco import Item
@@ -67,7 +67,8 @@ def draw(series: Series, batch: Batch, protocol: Protocol) -> list[list[Image.Im
     """S pictures of each of the batch's references."""
     system = series.system
     assert isinstance(system, Drawn)
-    base, samples = system.frozen.base, series.samples
+    base: Any = system.frozen.base  # a key of the texts that are kept
+    samples = series.samples
     items = [*batch.items, *[batch.items[-1]] * (batch.rows - len(batch.items))]
     shape = base.latent_shape(system.resolution)
     noise = [_noise(shape, seed_of(protocol.seed, item.key, sample)) for item in items for sample in range(samples)]
@@ -82,7 +83,7 @@ def draw(series: Series, batch: Batch, protocol: Protocol) -> list[list[Image.Im
         prompted(system, batch, samples).weighted(series.weight), settings, system.resolution,
     )  # fmt: skip
     wanted = x[: len(batch.items) * samples]
-    flat = [picture for row in wanted.split(1) for picture in to_pictures(base.decode_latents(row))]
+    flat = [picture for row in wanted.chunk(len(wanted)) for picture in to_pictures(base.decode_latents(row))]
     return [flat[start : start + samples] for start in range(0, len(flat), samples)]
 
 
@@ -102,9 +103,10 @@ def prompted(system: Drawn, batch: Batch, samples: int) -> AdapterOutput:
 
 
 @lru_cache(KEPT_TEXTS)
-def encode(base: FrozenBase, text: str) -> dict[str, Tensor]:
+def encode(base: Any, text: str) -> dict[str, Tensor]:
     """One text's states, [1, ...], encoded once however often it is used."""
-    return base.encode_texts([text])
+    states: dict[str, Tensor] = base.encode_texts([text])
+    return states
 
 
 def _noise(shape: tuple[int, int, int], seed: int) -> Tensor:

@@ -24,11 +24,12 @@ class Estimate(NamedTuple):
     bytes: float
     seconds: float | None
 
-    def __str__(self) -> str:
+    def told(self, parts: int = 1) -> str:
+        """In words; hours are those of one of the parts."""
         words = f"{self.pictures:,} pictures to make and {self.scored:,} to score, about {self.bytes / 1e9:.2g} GB"
         if self.seconds is None:
             return words
-        return f"{words}, about {readable(self.seconds)} by the speed of the first batch"
+        return f"{words}, about {readable(self.seconds / parts)} by the speed of the first batch"
 
 
 def estimate(job: Job, measure: bool = True) -> Estimate:

@@ -123,6 +123,9 @@ def _size(scores: dict[str, list[list[float | None]]]) -> tuple[int, int]:
 
 
 def _html_table(head: Sequence[object], rows: Sequence[Sequence[object]], kind: str = "") -> str:
-    cells = lambda tag, row: "".join(f"<{tag}>{escape(str(value))}</{tag}>" for value in row)  # noqa: E731
+
+    def cells(tag: str, row: Sequence[object]) -> str:
+        return "".join(f"<{tag}>{escape(str(value))}</{tag}>" for value in row)
+
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
     return f"<table class='{kind}'><thead><tr>{cells('th', head)}</tr></thead><tbody>{body}</tbody></table>"

@@ -105,11 +105,9 @@ def all_series(systems: Sequence[System], protocol: Protocol, count: int) -> lis
     """Every set of pictures that a table of `count` references needs. Raises ValueError when two have one name."""
     found = []
     for system in systems:
-        is_drawn = isinstance(system, Drawn)
-        samples = protocol.samples if is_drawn else system.samples
-        prompts = (protocol.prompt,) if is_drawn else ("",)
-        found.append(Series(system, prompts, protocol.weight, samples, count))
-        if is_drawn and system.adapter and protocol.text_prompts:
+        samples = system.samples if isinstance(system, Given) else protocol.samples
+        found.append(Series(system, (protocol.prompt,), protocol.weight, samples, count))
+        if isinstance(system, Drawn) and system.adapter and protocol.text_prompts:
             with_text = min(count, protocol.text_references)
             found += [
                 Series(system, protocol.text_prompts, weight, protocol.text_samples, with_text, is_text=True)

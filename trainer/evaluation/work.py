@@ -132,7 +132,7 @@ def embed(judges: Judges, rows: Sequence[Sequence[Image.Image]], wanted: int) ->
     """Pictures of R references, S of each, to embeddings [R, S, E] by kind; computed as if there were `wanted` rows."""
     count, samples = len(rows), len(rows[0])
     flat = [picture for row in [*rows, *[rows[-1]] * (wanted - count)] for picture in row]
-    return {kind: value.unflatten(0, (wanted, samples))[:count] for kind, value in judges.embed(flat).items()}
+    return {kind: value.view(wanted, samples, -1)[:count] for kind, value in judges.embed(flat).items()}
 
 
 class Encoded:
