@@ -32,7 +32,7 @@ from .clip import report, write_clip
 
 SEED, COUNT = 9_000, 512  # of the references
 SAMPLES, STEPS, BATCH = 1, 25, 32
-TEXT_REFERENCES = 48
+TEXT_REFERENCES = 32
 ADAPTERS = ("pocket", "pocket_plus", "pocket_simple")
 KEPT = ("result.json", "table.md", "index.html")
 
@@ -42,6 +42,7 @@ def main() -> int:
         prog="python -m pocket.table", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--limit", type=int, default=0, help="the first N references alone")
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--dry-run", action="store_true", help="say what it would take")
     options = parser.parse_args()
     places = Places()
@@ -54,7 +55,7 @@ def main() -> int:
         "--base", str(places.base), "--encoder", str(places.encoder), "--clip", str(clip),
         "--data", str(write_coco(data, work / "coco")), "--split", "pocket", "--out", str(out),
         "--samples", str(SAMPLES), "--steps", str(STEPS), "--guidance", str(GUIDANCE), "--batch", str(BATCH),
-        "--text-prompts", *(f"a {shape}" for shape in SHAPES), "--text-references", str(TEXT_REFERENCES),
+        "--processes", str(options.processes), "--text-prompts", *(f"a {shape}" for shape in SHAPES), "--text-references", str(TEXT_REFERENCES),
         *(["--limit", str(options.limit)] if options.limit else []), *(["--dry-run"] if options.dry_run else []),
     ])  # fmt: skip
     if code or options.dry_run:

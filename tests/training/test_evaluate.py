@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from tests.support import coco, evaluation, runs, tiny_models
+from tests.support import coco, evaluation, needs, runs, tiny_models
 from trainer.__main__ import main
 from trainer.evaluation.draw import seed_of
 from trainer.evaluation.judges import Clip
@@ -180,7 +180,32 @@ def test_it_says_what_it_takes_and_starts_nothing(world: evaluation.World, tmp_p
     said = capsys.readouterr().out
     print(f"\n{said}")
     assert "5 references, 10 series: 58 pictures to make and 58 to score" in said and " s by the speed" in said
-    assert not list((tmp_path / "out").rglob("*.png"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_faces_by_insightface(world: evaluation.World, tmp_path: Path) -> None:
+    """A photo of people, and models of random weights: the same picture has the same identity, another one another."""
+    insightface, face_models = needs.module("insightface"), needs.module("tools.face_models")
+    face_models.detector(tmp_path / "models" / "det_10g.onnx")
+    face_models.recogniser(tmp_path / "models" / "w600k_r50.onnx")
+    data, made = tmp_path / "coco", tmp_path / "made"
+    (data / "annotations").mkdir(parents=True)
+    (data / "val2017").mkdir()
+    made.mkdir()
+    with Image.open(Path(insightface.__file__).parent / "data" / "images" / "t1.jpg") as photo:
+        photo.save(data / "val2017" / "000000000001.png")
+        photo.save(made / "1_0.png")
+        photo.crop((photo.width // 2, 0, photo.width, photo.height)).save(made / "1_1.png")
+    image, text = {"id": 1, "file_name": "000000000001.png"}, {"id": 1, "image_id": 1, "caption": "six people"}
+    coco.write_annotations(data, [image], [text])
+    assert main(["evaluate", "--data", str(data), "--out", str(tmp_path / "out"), "--clip", world.clip, "--device",
+                 "cpu", "--pictures", f"made={made}", "--faces", str(tmp_path / "models")]) == 0  # fmt: skip
+    scores = read(tmp_path / "out")["scores"]["made"]
+    print(f"\nidentity {scores['identity']}, face found {scores['face']}")
+    assert scores["face"] == [[1.0, 1.0]]
+    assert scores["identity"][0][0] == pytest.approx(1, abs=1e-5)
+    assert scores["identity"][0][1] < 0.999
 
 
 def write_pieces(folder: Path) -> tuple[Path, dict[str, Any]]:
@@ -256,4 +281,4 @@ def test_a_full_disk_is_a_sentence_and_nothing_is_lost(world: evaluation.World, 
         assert main(world.arguments(place / "out")) == 0
         assert read(place / "out")["keys"]
     finally:
-        subprocess.run(["umount", place], check=True)
+        subprocess.run(["umount", "-l", place], check=True)  # a mapped file may still be open

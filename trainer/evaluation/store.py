@@ -47,20 +47,22 @@ class Store:
         self.folder, self.judges, self.writer = folder, judges, writer
         self._threads = ThreadPoolExecutor(THREADS)
 
-    def begin(self, series: Sequence[Series], shaping: Sequence[dict[str, Any]]) -> None:
-        """Note what shapes each series. Raises ValueError when the folder has pictures of other settings."""
+    def begin(self, series: Sequence[Series], shaping: Sequence[dict[str, Any]], is_dry: bool = False) -> None:
+        """Note what shapes each series; is_dry: only look. Raises ValueError when there are pictures of another kind.
+
+        Of pictures made elsewhere nothing is noted: they are not this run's, and their digest is in the judges' hash.
+        """
         for one, values in zip(series, shaping, strict=True):
             path = self._pictures(one) / "series.json"
-            if path.is_file():
-                found = json.loads(path.read_text(encoding="utf-8"))
-                if isinstance(one.system, Given):
-                    continue  # these pictures are not this run's; the judges' hash has their digest
-                if wrong := differences(found, values):
-                    raise ValueError(
-                        f"{self.folder} has pictures of {one.name} with other settings ({'; '.join(wrong)}): give "
-                        "another --out, or the same settings"
-                    )
-            else:
+            if isinstance(one.system, Given):
+                continue
+            found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else values
+            if (wrong := differences(found, values)) and any(path.parent.glob("[!.]*.png")):
+                raise ValueError(
+                    f"{self.folder} has pictures of {one.name} with other settings ({'; '.join(wrong)}): give "
+                    "another --out, or the same settings"
+                )
+            if not is_dry and (wrong or not path.is_file()):
                 self.write_text(path, json.dumps(values, indent=1) + "\n")
 
     def files(self, series: Series, item: Item) -> list[Path]:
