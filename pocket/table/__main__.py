@@ -55,7 +55,8 @@ def main() -> int:
         "--base", str(places.base), "--encoder", str(places.encoder), "--clip", str(clip),
         "--data", str(write_coco(data, work / "coco")), "--split", "pocket", "--out", str(out),
         "--samples", str(SAMPLES), "--steps", str(STEPS), "--guidance", str(GUIDANCE), "--batch", str(BATCH),
-        "--processes", str(options.processes), "--text-prompts", *(f"a {shape}" for shape in SHAPES), "--text-references", str(TEXT_REFERENCES),
+        "--text-prompts", *(f"a {shape}" for shape in SHAPES), "--text-references", str(TEXT_REFERENCES),
+        "--processes", str(options.processes),
         *(["--limit", str(options.limit)] if options.limit else []), *(["--dry-run"] if options.dry_run else []),
     ])  # fmt: skip
     if code or options.dry_run:
