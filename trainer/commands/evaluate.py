@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from ..evaluation.protocol import Protocol
 from ..evaluation.store import Store, digest
 from ..evaluation.systems import NO_ADAPTER, Drawn, System, all_series, fingerprint, read_folder
 from ..evaluation.table import Result, make_result, to_json, to_markdown
-from ..evaluation.work import Job, left, work
+from ..evaluation.work import NUMBER, PARENT, Job, left, work
 from ..settings.config import OptimiserConfig
 from ..step.adapter import is_appended, load_adapter
 from ..step.objective import build_objective
@@ -50,17 +51,17 @@ def run_evaluate(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     protocol, part = read_protocol(options), read_part(options.part)
     if options.processes > 1 and not options.dry_run:
         launch(arguments, options.processes, part, options.device, options.out / ".logs")
-        if part[1] > 1:
-            return 0
-        options.processes, part = 1, (0, 1)
     job, off = prepare(options, protocol, part)
-    found = estimate(job, measure=part[0] == 0)
+    is_shown = os.environ.get(NUMBER, "0") == "0"
+    found = estimate(job, measure=is_shown)
     shared = f" by each of {part[1]}" if part[1] > 1 else ""
     print(f"{len(job.references):,} references, {len(job.series)} series: {found.told(part[1])}{shared}")
     if options.dry_run:
         return 0
     with job.store.alone("{}-of-{}".format(*part)):
-        print(work(job, is_shown=part[0] == 0))
+        print(work(job, is_shown))
+    if PARENT in os.environ:  # it writes the table when all its processes are done
+        return 0
     if any(left(job)):
         said = "" if part[1] > 1 else " (another process has taken something away)"
         print(f"part {part[0]}/{part[1]} is done{said}; the table is written when all parts are")

@@ -104,6 +104,9 @@ def read_coco(
         Item(Path(images[one]).stem, pictures / images[one], captions[one][min(caption, len(captions[one]) - 1)])
         for one in chosen
     ]
+    stems = [item.key for item in items]
+    if len(set(stems)) < len(stems):
+        raise ValueError(f"{path.name} names files that differ in their ending alone: pictures are told by the rest")
     if not items:
         raise ValueError(f"{path} gives no picture with a caption: is it the file of {split}?")
     return References(tuple(items[: limit or None]), split, tuple(left_out))
@@ -121,9 +124,9 @@ def _read(path: Path, folder: Path, split: str) -> dict[str, Any]:
         )
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        ids = [(one["id"], one["image_id"]) for one in found["annotations"]]
-        names = [(one["id"], one["file_name"]) for one in found["images"]]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        ids = [int(one[name]) for one in found["annotations"] for name in ("id", "image_id")]
+        names = [(int(one["id"]), one["file_name"]) for one in found["images"]]
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is damaged, or no file of captions ({type(error).__name__}: {error}): fetch it again"
         ) from error

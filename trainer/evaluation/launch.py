@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from ..base.device import choose_device
-from .work import PARENT
+from .work import NUMBER, PARENT
 
 PAUSE = 0.2  # seconds between two looks at the processes
 
@@ -36,7 +36,7 @@ def launch(arguments: Sequence[str], processes: int, part: tuple[int, int], devi
         for index in range(processes):
             mine = [*arguments, "--processes", "1", "--part", f"{number * processes + index}/{count * processes}"]
             own = {"CUDA_VISIBLE_DEVICES": gpus[index]} if gpus is not None else {}
-            environment = os.environ | {PARENT: str(os.getpid())} | own
+            environment = os.environ | {PARENT: str(os.getpid()), NUMBER: str(index)} | own
             with (logs / f"process-{index}.log").open("wb") as log:
                 out = None if index == 0 else log
                 running.append(

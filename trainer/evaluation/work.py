@@ -26,7 +26,8 @@ from .store import Store
 from .systems import Series
 
 logger = logging.getLogger(__name__)
-PARENT = "TRAINER_EVALUATION_PARENT"  # the process that has started this one, which ends with it
+# Of a process that `launch` has started: the one that did, with which it ends, and its number among the others
+PARENT, NUMBER = "TRAINER_EVALUATION_PARENT", "TRAINER_EVALUATION_NUMBER"
 
 
 @dataclass(frozen=True)
