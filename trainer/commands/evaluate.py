@@ -88,7 +88,7 @@ def prepare(options: argparse.Namespace, protocol: Protocol, part: tuple[int, in
     # of folders the digest too: pictures made elsewhere may change under their names
     seen = {kind: fingerprint(name) for kind, name in judges.named.items()}
     given = [system.about for system in systems if not isinstance(system, Drawn)]
-    store = Store(options.out, digest([seen, references.digest, given]), "part{}of{}".format(*part))
+    store = Store(options.out, digest([seen, references.digest, given, protocol.batch]), "part{}of{}".format(*part))
     store.begin(series, [one.shaping(protocol) for one in series], options.dry_run)
     off = {title: why for kind, (title, why) in OFF.items() if kind not in judges.named}
     if not judges.has_texts:

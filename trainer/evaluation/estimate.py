@@ -47,7 +47,7 @@ def estimate(job: Job, measure: bool = True) -> Estimate:
         if not isinstance(series.system, Drawn):
             continue
         size += wanted * BYTES_A_PIXEL * series.system.resolution**2
-        if measure:
+        if measure and wanted:
             key = (series.system.name, series.samples)
             if key not in speeds:
                 speeds[key] = _speed(job, series, batches[0])

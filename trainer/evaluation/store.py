@@ -93,8 +93,7 @@ class Store:
         if not path.is_file():
             return None
         found: Scores = json.loads(path.read_text(encoding="utf-8"))
-        assert found["keys"] == [item.key for item in items]
-        return found["scores"]
+        return found["scores"] if found["keys"] == [item.key for item in items] else None
 
     def write_scores(self, series: Series, batch: int, items: Sequence[Item], scores: Scores) -> None:
         content = {"keys": [item.key for item in items], "scores": scores}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from ..base.processor import Kind
 from ..step.objective import Objective
 from .coco import References, some
 from .protocol import Protocol
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 NO_ADAPTER = "no adapter"
@@ -153,6 +156,8 @@ def read_folder(name: str, folder: Path, references: References) -> Given:
             f"{folder} has {most} pictures of some references and fewer of {len(fewer)}: {some(fewer)}: "
             "give equally many"
         )
+    if strange:
+        logger.warning("%s: %d files name no reference and are left out: %s", folder, len(strange), some(strange))
     files = {key: tuple(path for _, path in sorted(one)) for key, one in found.items()}
     paths = [path for one in files.values() for path in one]
     words = "".join(f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}\n" for path in sorted(paths))

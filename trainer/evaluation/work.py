@@ -9,7 +9,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -68,7 +68,6 @@ class Speed:
     drawing: float = 0.0
     scored: int = 0
     scoring: float = 0.0
-    _began: float = field(default=0.0, repr=False)
 
     def __str__(self) -> str:
         parts = [f"{self.drawn:,} pictures made ({self.drawn / self.drawing:.2f}/s)"] if self.drawn else []
