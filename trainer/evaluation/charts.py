@@ -49,7 +49,7 @@ def chart(title: str, lines: Mapping[str, Sequence[Point]]) -> str:
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         parts += [f'<circle cx="{x(p.weight):.1f}" cy="{y(p.value):.1f}" r="3" fill="{colour}"/>' for p in points]
         parts.append(
-            f'<text x="{LEFT + 8 + 130 * (number % 3)}" y="{HEIGHT - 4 - 12 * (number // 3)}" fill="{colour}">'
+            f'<text x="{LEFT + 8 + 130 * (number % 3)}" y="{HEIGHT - 4 - 12 * (number // 3)}" style="fill:{colour}">'
             f"{escape(name)}</text>"
         )
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img">{"".join(parts)}</svg>'

@@ -5,7 +5,6 @@ Batches are dealt to parts in turns. What a batch gives depends on nothing else,
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,6 @@ from .scores import score
 from .store import Store
 from .systems import Series
 
-logger = logging.getLogger(__name__)
 # Of a process that `launch` has started: the one that did, with which it ends, and its number among the others
 PARENT, NUMBER = "TRAINER_EVALUATION_PARENT", "TRAINER_EVALUATION_NUMBER"
 
