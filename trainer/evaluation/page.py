@@ -18,7 +18,8 @@ table{border-collapse:collapse;margin:1em 0;font-size:13px;display:block;overflo
 td,th{border-bottom:1px solid #ddd;padding:3px 9px;text-align:right;white-space:nowrap}
 td:first-child,th:first-child{text-align:left}th[onclick]{cursor:pointer;text-decoration:underline dotted}
 .paper td{color:#6e6e74}img{max-width:100%}svg text{font-size:11px;fill:currentColor}svg .t{font-weight:600}
-svg .g{stroke:#ddd;fill:none}figure{margin:1em 2em 1em 0;display:inline-block;vertical-align:top}figcaption{color:#6e6e74}"""
+svg .g{stroke:#ddd;fill:none}figure{margin:1em 2em 1em 0;display:inline-block;vertical-align:top}
+figcaption{color:#6e6e74}"""
 SCRIPT = """let by=-1,down=true;const body=document.querySelector('#pictures tbody');
 function show(){body.innerHTML=rows.slice(0,SHOWN).map(r=>'<tr>'+r.map(v=>'<td>'+(v===null?'-':v)+'</td>').join('')
 +'</tr>').join('')}
