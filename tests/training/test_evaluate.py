@@ -57,6 +57,8 @@ def test_the_result_has_every_system_and_measure(world: evaluation.World, whole:
         assert ("gained_less_leaked" in row["figures"]) == (row["name"] != "no adapter")
         assert all(figure["count"] == 5 for figure in row["figures"].values())
         assert row["figures"]["clip_i"]["low"] <= row["figures"]["clip_i"]["value"] <= row["figures"]["clip_i"]["high"]
+    counts = [int(row["parameters"].replace(",", "") or 0) for row in found["systems"]]
+    assert 0 < counts[2] < counts[0] and counts[3] == 0  # the simple adapter is its projection alone
     assert list(found["not_measured"]) == ["identity"]
     assert found["protocol"]["steps"] == 2 and found["protocol"]["guidance"] == 7.5
     assert found["data"]["left_out"] == ["crowd entries: 1", "empty captions: 1", "entries that come twice: 2"]

@@ -110,7 +110,9 @@ def read_drawn(options: argparse.Namespace, resolution: int, device: torch.devic
         raise ValueError("--no-adapter measures the base of the first adapter: give an ADAPTER")
     if options.no_adapter:
         about = {name: found[0].about[name] for name in ("base", "vae", "prediction")}
-        found.append(dataclasses.replace(found[0], name=NO_ADAPTER, adapter=None, kind="decoupled", about=about))
+        found.append(
+            dataclasses.replace(found[0], name=NO_ADAPTER, adapter=None, kind="decoupled", about=about, count=0)
+        )
     return found
 
 
@@ -152,9 +154,10 @@ def _read_adapter(
         "encoder": fingerprint(model.encoder),
         "prediction": objective.prediction,
     }
+    count = sum(value.numel() for value in file.tensors.values())
     kind: Kind = "appended" if is_appended(file.tensors) else "decoupled"
     title = name or (path.stem if path.is_file() else path.name)
-    return Drawn(title, mine, objective, adapter, kind, resolution or trained, about)
+    return Drawn(title, mine, objective, adapter, kind, resolution or trained, about, count)
 
 
 def fingerprint_of(value: torch.Tensor) -> str:

@@ -27,7 +27,7 @@ class Estimate(NamedTuple):
     def told(self, parts: int = 1) -> str:
         """In words; hours are those of one of the parts."""
         words = f"{self.pictures:,} pictures to make and {self.scored:,} to score, about {self.bytes / 1e9:.2g} GB"
-        if self.seconds is None:
+        if not self.seconds:
             return words
         return f"{words}, about {readable(self.seconds / parts)} by the speed of the first batch"
 

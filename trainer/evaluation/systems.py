@@ -35,12 +35,12 @@ class Drawn:
     kind: Kind
     resolution: int
     about: dict[str, Any]
+    count: int = 0
 
     @property
     def parameters(self) -> str:
-        """Those of the adapter, as the paper writes them: "22M", or whole below a million."""
-        count = sum(value.numel() for value in self.adapter.parameters()) if self.adapter else 0
-        return f"{count / 1e6:.0f}M" if count >= 1e6 else f"{count:,}" if count else ""
+        """Those in the adapter's file, as the paper writes them: "22M", or whole below a million."""
+        return f"{self.count / 1e6:.0f}M" if self.count >= 1e6 else f"{self.count:,}" if self.count else ""
 
 
 @dataclass(frozen=True, eq=False)
