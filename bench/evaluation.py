@@ -14,7 +14,6 @@ full width and 512 px; else a quarter of the width at 128 px, which two CPU core
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 import tempfile
 import threading
@@ -111,10 +110,9 @@ def sampling(options: argparse.Namespace, folder: Path) -> float:
         rows[:] = draw(series, batch, job.protocol)
         job.store.write_pictures(series, batch.items, rows)
 
-    few = dataclasses.replace(job, protocol=dataclasses.replace(job.protocol, steps=1))
     for round_ in range(-1, ROUNDS):
         for name, make in (("ours", ours), ("diffusers", theirs)):
-            batch = Batch(0, job.items(0), few.protocol.batch)
+            batch = Batch(0, job.items(0), job.protocol.batch)
             began = time.perf_counter()
             make(batch)
             if options.device == "cuda":

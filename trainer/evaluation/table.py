@@ -156,9 +156,10 @@ def about(result: Result) -> str:
     judges = ", ".join(f"{kind} by {judge['name']}" for kind, judge in result["judges"].items())
     left = f" Left out: {', '.join(data['left_out'])}." if data["left_out"] else ""
     which = "first" if protocol["caption"] == 0 else f"number {protocol['caption']} (from 0)"
+    samples = f"{protocol['samples']} {'sample' if protocol['samples'] == 1 else 'samples'}"
     return (
         f"{data['references']} references of {data['name']}, the {which} caption of each by id, "
-        f"{protocol['samples']} {'sample' if protocol['samples'] == 1 else 'samples'} each, {protocol['sampler']}, {protocol['steps']} steps, guidance "
+        f"{samples} each, {protocol['sampler']}, {protocol['steps']} steps, guidance "
         f"{protocol['guidance']:g}, {text}, weight {protocol['weight']:g}, seed {protocol['seed']}.{left} "
         f"Judges: {judges}. CLIP-I and CLIP-T are cosines, CLIPScore is {CLIP_SCORE:g} times CLIP-T; "
         "wrong reference: the one before."
