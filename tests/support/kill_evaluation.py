@@ -20,11 +20,15 @@ PATIENCE = 300  # seconds for a run to reach the moment of its kill
 
 @dataclass(frozen=True)
 class Outcome:
-    """When it was killed, by the files that were there; how many pictures; whether bytes and result are the same."""
+    """When it was killed, by the files that were there; how many pictures; what is not the same, by name."""
 
     kills: list[int]
     pictures: int
-    is_same: bool
+    other: list[str]
+
+    @property
+    def is_same(self) -> bool:
+        return not self.other
 
 
 def kill_test(world: evaluation.World, whole: Path, folder: Path, kills: int, seed: int = 0) -> Outcome:
@@ -44,10 +48,11 @@ def kill_test(world: evaluation.World, whole: Path, folder: Path, kills: int, se
         process.communicate()
         moments.append(_count(folder))
     runs.run(*world.arguments(folder))
-    same = _files(folder) == expected
-    return Outcome(
-        moments, len(expected), same and (folder / "result.json").read_bytes() == (whole / "result.json").read_bytes()
-    )
+    found = _files(folder)
+    other = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if (whole / "result.json").read_bytes() != (folder / "result.json").read_bytes():
+        other.append("result.json")
+    return Outcome(moments, len(expected), other)
 
 
 def _files(folder: Path) -> dict[str, bytes]:
@@ -68,7 +73,7 @@ def main() -> int:
         runs.run(*world.arguments(folder / "whole"))
         outcome = kill_test(world, folder / "whole", folder / "killed", options.kills)
     print(f"killed {len(outcome.kills)} times, with {outcome.kills} of {outcome.pictures} pictures there; "
-          f"result and every picture {'the same' if outcome.is_same else 'NOT the same'}")  # fmt: skip
+          f"result and every picture {'the same' if outcome.is_same else f'NOT the same: {outcome.other}'}")  # fmt: skip
     return int(not outcome.is_same)
 
 
