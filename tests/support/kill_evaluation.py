@@ -72,8 +72,9 @@ def main() -> int:
         world = evaluation.write_world(folder, 6)
         runs.run(*world.arguments(folder / "whole"))
         outcome = kill_test(world, folder / "whole", folder / "killed", options.kills)
-    print(f"killed {len(outcome.kills)} times, with {outcome.kills} of {outcome.pictures} pictures there; "
-          f"result and every picture {'the same' if outcome.is_same else f'NOT the same: {outcome.other}'}")  # fmt: skip
+    said = "the same" if outcome.is_same else f"NOT the same: {outcome.other}"
+    print(f"killed {len(outcome.kills)} times, with {outcome.kills} of {outcome.pictures} pictures there")
+    print(f"result and every picture {said}")
     return int(not outcome.is_same)
 
 
