@@ -6,7 +6,7 @@ TORCH ?= torch==2.14.1 torchvision==0.29.1
 BIN := .venv/bin
 STAMP := .venv/.complete
 
-.PHONY: setup demo check check-nodes check-others test bench kill-test lint evidence same
+.PHONY: setup demo check check-nodes check-others test bench kill-test evaluation-kill-test lint evidence table same
 
 setup: $(STAMP)
 
@@ -49,6 +49,14 @@ bench: setup
 # Twenty kills in each mode; takes long, so its output is committed.
 kill-test: setup
 	$(BIN)/python -m tests.support.kill --kills 20 --out docs/kill-test.md
+
+# An evaluation killed ten times, in one and two processes in turns, ends in the same bytes.
+evaluation-kill-test: setup
+	$(BIN)/python -m tests.support.kill_evaluation --kills 10
+
+# Pocket's adapters by `python -m trainer evaluate`: docs/evaluation/. Interrupted, it goes on.
+table: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pocket.table
 
 # The paper's claims on pocket, with pictures that are kept in out/pocket: docs/evidence.md.
 evidence: setup

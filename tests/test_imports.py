@@ -45,6 +45,7 @@ MAY = {
     "trainer.step": "ipadapter_core trainer.settings trainer.data trainer.base",
     "trainer.sampling": "ipadapter_core trainer.settings trainer.data trainer.base trainer.step",
     "trainer.run": "ipadapter_core trainer -trainer.commands",
+    "trainer.evaluation": "ipadapter_core trainer -trainer.commands -trainer.run",
     "trainer.commands": "ipadapter_core trainer",
     "trainer": "trainer",
     "pocket.places": "",

@@ -1,4 +1,4 @@
-"""`python -m trainer`: train, resume, export, sample, check, faces, cache, plan."""
+"""`python -m trainer`: train, resume, export, sample, evaluate, check, faces, cache, plan."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ EXAMPLES = {
     "resume": "python -m trainer resume out/sd15 --set run.steps=40000",
     "export": "python -m trainer export out/sd15 my_adapter.safetensors --half",
     "sample": "python -m trainer sample my_adapter.safetensors --base models/sd15 --image cat.png --out cats.png",
+    "evaluate": "python -m trainer evaluate my_adapter.safetensors --base models/sd15 --data coco --out out/table",
     "check": "python -m trainer check data/train.json --sheet seen.png",
     "faces": "python -m trainer faces data/train.json data/faces.jsonl --model models/insightface/models/buffalo_l",
     "cache": "python -m trainer cache sd15.toml --set data.cache=cache/sd15",
@@ -111,6 +112,12 @@ def sample(options: argparse.Namespace, _: Sequence[str]) -> int:
     return 0
 
 
+def evaluate(options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    from .commands.evaluate import run_evaluate
+
+    return run_evaluate(options, arguments)
+
+
 def check(options: argparse.Namespace, _: Sequence[str]) -> int:
     from .commands.check import run_check
 
@@ -192,6 +199,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--raw", action="store_true", help="the last weights, not their moving average (EMA)")
 
     _add_sample(command("sample", sample, "Make pictures with an adapter; the defaults are the paper's inference."))
+    _add_evaluate(command("evaluate", evaluate, "The paper's Table 1, of any adapters; resumes where it was stopped."))
     _add_check(command("check", check, "Look at a dataset: sizes, captions, duplicates, what would be skipped."))
     _add_faces(
         command("faces", faces, "Find the face in each picture: its identity and crop, for FaceID and the like.")
@@ -230,6 +238,43 @@ def _add_sample(found: argparse.ArgumentParser) -> None:
     found.add_argument("--number", type=int, default=4, help="pictures of each reference")
     found.add_argument("--seed", type=int, default=0)
     found.add_argument("--resolution", type=int, default=0, help="0 = the training's")
+    found.add_argument("--device", default="auto", choices=["auto", "cuda", "cpu", "mps"])
+    found.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
+
+
+def _add_evaluate(found: argparse.ArgumentParser) -> None:
+    # what is not given is the protocol's own (trainer/evaluation/protocol.py), which is the paper's
+    found.add_argument("adapter", metavar="ADAPTER", nargs="*", help="adapter files, runs or checkpoints; NAME=PATH")
+    found.add_argument("--data", type=Path, help="a folder with COCO's annotations/ and val2017/")
+    found.add_argument("--out", type=Path, help="pictures, scores and the result; the same again goes on")
+    found.add_argument("--pictures", action="append", default=[], metavar="NAME=DIR", help="made elsewhere: ID_0.png")
+    found.add_argument("--no-adapter", action="store_true", help="the base alone too: what style is gained over")
+    found.add_argument("--compare", nargs=2, metavar="RESULT", help="two result.json, or result.json:SYSTEM")
+    for name in ("base", "encoder"):
+        found.add_argument(f"--{name}", default="", help=f"as in `sample`: the {name} of all adapters")
+    found.add_argument("--clip", default="ViT-L-14-quickgelu/openai", help="the judge: an open_clip tag, or a folder")
+    found.add_argument("--dino", default="", help="a transformers folder of DINOv2, for DINO-I")
+    found.add_argument("--style", default="", help="a file of CSD's weights, for style and content")
+    found.add_argument("--faces", default="", help="a folder of insightface's .onnx files, for identity")
+    found.add_argument("--split", default="val2017", help="annotations/captions_SPLIT.json and SPLIT/")
+    found.add_argument("--skip-missing", action="store_true", help="leave out pictures and captions without the other")
+    for name, kind, text in (
+        ("samples", int, "pictures of each reference (4)"), ("steps", int, "of DDIM (50)"),
+        ("guidance", float, "classifier-free (7.5)"), ("weight", float, "of the image prompt (1)"),
+        ("prompt", str, 'text of all pictures (""); {caption} is the reference\'s own'),
+        ("negative", str, 'the unconditional text ("")'), ("seed", int, "of the noise (0)"),
+        ("resolution", int, "pixels; 0 = each adapter's training (0)"),
+        ("batch", int, "references at a time; changes last bits (1)"),
+        ("caption", int, "which caption of a picture, by id, from 0 (0)"), ("limit", int, "the first N; 0 = all (0)"),
+        ("text-references", int, "how many get a text (500)"), ("text-samples", int, "of each (1)"),
+        ("resamples", int, "of the bootstrap (2000)"), ("covered", float, "of the intervals (0.95)"),
+    ):  # fmt: skip
+        found.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, help=text)
+    found.add_argument("--text-prompts", nargs="+", metavar="TEXT", help="texts, in turns over the references")
+    found.add_argument("--text-weights", nargs="+", type=float, metavar="W", help="weights with them (0 .25 .5 .75 1)")
+    found.add_argument("--processes", type=int, default=1, help="on this machine, each with its own GPU")
+    found.add_argument("--part", default="0/1", help="i/n: this machine's share; the last to end writes the table")
+    found.add_argument("--dry-run", action="store_true", help="print what it would take, and stop")
     found.add_argument("--device", default="auto", choices=["auto", "cuda", "cpu", "mps"])
     found.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
 

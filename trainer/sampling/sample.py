@@ -15,6 +15,8 @@ from torch import Tensor
 from ipadapter_core import AdapterSpec, Given, IPAdapter, nothing, read_identities
 
 from ..base.frozen import Frozen
+from ..base.processor import AdapterOutput
+from ..base.protocol import FrozenBase
 from ..data.geometry import Geometry
 from ..data.record import Reference
 from ..step.adapter import adapter_output
@@ -62,15 +64,33 @@ def sample(
     noise = [torch.randn(shape, generator=torch.Generator().manual_seed(settings.seed + row)) for row in range(count)]
     images = adapter_output(adapter, with_nothing(given, adapter.spec, frozen)).weighted(settings.weight)
     texts = base.encode_texts([settings.negative] * count + [settings.prompt] * count)
+    x = denoise(base, objective, torch.stack(noise), texts, images, settings, resolution)
+    return [picture for row in x.chunk(count) for picture in to_pictures(base.decode_latents(row))]
+
+
+@torch.no_grad()
+def denoise(
+    base: FrozenBase,
+    objective: Objective,
+    noise: Tensor,
+    texts: dict[str, Tensor],
+    images: AdapterOutput,
+    settings: Sampling,
+    resolution: int,
+) -> Tensor:
+    """Noise [B, C, h, w] to scaled latents, with classifier-free guidance. Of `settings`, steps and guidance count.
+
+    texts, images: [2 * B, ...], first what is without text and picture, then what is wanted.
+    """
     side = (resolution, resolution)
-    conditioning = base.conditioning(texts, [Geometry(side, (0, 0), side)] * (2 * count))
-    sampler, x = objective.sampler(), torch.stack(noise).to(frozen.device)
-    sampler.set_timesteps(settings.steps, device=frozen.device)
+    conditioning = base.conditioning(texts, [Geometry(side, (0, 0), side)] * (2 * len(noise)))
+    sampler, x = objective.sampler(), noise.to(base.device)
+    sampler.set_timesteps(settings.steps, device=base.device)
     for t in sampler.timesteps:
         without, wanted = base.denoise(torch.cat([x, x]), t, conditioning, images).float().chunk(2)
         x = sampler.step(without + settings.guidance * (wanted - without), t, x).prev_sample
     base.forget()
-    return [picture for row in x.chunk(count) for picture in to_pictures(base.decode_latents(row))]
+    return x
 
 
 def to_pictures(pixels: Tensor) -> list[Image.Image]:
