@@ -23,15 +23,23 @@ STD = torch.tensor([0.26862954, 0.26130258, 0.27577711])[:, None, None]
 
 
 @functools.cache
-def encoder_weights(name: str = "ViT-H-14") -> dict[str, Tensor]:
-    return clip_models.random_weights(clip_models.vision_config(name, layers=2))
+def encoder_config() -> Any:
+    """ViT-H's widths and head, two layers, and patches of 56 pixels: 17 positions in place of 257."""
+    config = clip_models.vision_config("ViT-H-14", layers=2)
+    config.patch_size, config.intermediate_size = 56, 320
+    return config
 
 
 @functools.cache
-def encoder(name: str = "ViT-H-14") -> Any:
-    weights = encoder_weights(name)
+def encoder_weights() -> dict[str, Tensor]:
+    return clip_models.random_weights(encoder_config())
+
+
+@functools.cache
+def encoder() -> Any:
+    weights = encoder_weights()
     with torch.device("meta"):
-        model = CLIPVisionModelWithProjection(clip_models.vision_config(name, layers=2))
+        model = CLIPVisionModelWithProjection(encoder_config())
     model.load_state_dict({key: value.float() for key, value in weights.items()}, strict=False, assign=True)
     positions = len(weights["vision_model.embeddings.position_embedding.weight"])
     model.vision_model.embeddings.position_ids = torch.arange(positions)[None]
@@ -66,6 +74,7 @@ def masked(pictures: Tensor, mask: Tensor | None, kind: str) -> Tensor:
     return states(pixels, kind)
 
 
+@functools.cache
 def black(kind: str, exact: bool = False) -> Tensor:
     """What stands for "no picture" [1, ...]: zeros, or the states of a black picture (exact: of normalised zeros)."""
     if kind == "pooled":
@@ -133,11 +142,21 @@ class Said:
     exact: bool = False
 
 
+_projections: dict[int, tuple[Any, Any]] = {}  # by the identity of an adapter's weights, which are held too
+
+
 def project(said: Said, features: Tensor | None, identities: Tensor | None) -> Tensor:
+    """Image tokens [rows, T, C], by diffusers' projections."""
+    key = id(said.weights)
+    if key not in _projections:
+        _projections[key] = said.weights, oracles.diffusers_projection(said.weights)
+    projection = _projections[key][1]
     with torch.inference_mode():
-        return oracles.diffusers_tokens(
-            said.weights, features, identities, said.scale is not None, 1.0 if said.scale is None else said.scale
-        )
+        if features is None or identities is None:
+            return projection(oracles.as_one_input(said.weights, features, identities))
+        projection.clip_embeds, projection.shortcut = features[:, None], said.scale is not None
+        projection.shortcut_scale = 1.0 if said.scale is None else said.scale
+        return projection(identities)
 
 
 def tokens(said: Said, how: str = "concat", unfold: bool = False) -> dict[str, Any]:

@@ -41,7 +41,9 @@ def sharpened(pictures: Tensor, amount: float) -> Tensor:
         return pictures
     height, width = pictures.shape[1:3]
     x = F.pad(pictures, (0, 0, 1, 1, 1, 1))
-    a, b, c, d, e, f, g, h, i = (x[:, row : row + height, column : column + width] for row in range(3) for column in range(3))
+    a, b, c, d, e, f, g, h, i = (
+        x[:, row : row + height, column : column + width] for row in range(3) for column in range(3)
+    )
     cross, corners = torch.stack([b, d, e, f, h]), torch.stack([a, c, g, i])
     mn = cross.amin(0).clamp(min=0) + corners.amin(0).clamp(min=0)
     mx = cross.amax(0).clamp(max=1) + corners.amax(0).clamp(max=1)

@@ -1,0 +1,352 @@
+"""What older nodes predict, against formulas of their own: every node that applies an adapter, every mode of it.
+
+Small UNets of SD1.5's and SDXL's structure, an encoder of ViT-H's widths, all with random weights. Differences are
+relative to the prediction's largest value, in fp32.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.support import figures, host, models, older_features, published
+from tests.support.older_features import Said, black, combine, masked, normalised, states, tokens
+from tests.support.older_formulas import Application, predict
+
+pytestmark = pytest.mark.comfy
+register, encoders = (host.part(f"nodes.{n}") for n in ("older.register", "encoders"))
+BAR = 1e-5
+CHANNELS = {"SD15": 32, "SDXL": 64}
+KIND = {"base": "pooled"}  # which features a family reads; the others the penultimate states
+
+
+@functools.cache
+def classes() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    register.register(found, {})
+    return found
+
+
+def call(id: str, *args: Any, **inputs: Any) -> Any:
+    """A node as other programs call it: an instance, by the name of its method."""
+    node = classes()[id]()
+    return getattr(node, node.FUNCTION)(*args, **inputs)
+
+
+@functools.cache
+def model(base: str = "SD15") -> Any:
+    return models.comfy_model(base, CHANNELS[base])
+
+
+@functools.cache
+def weights(family: str = "base", base: str = "SD15") -> dict[str, Tensor]:
+    if family in ("base", "plus"):
+        return models.adapter_weights(family, model(base))
+    layers = models.adapter_weights("base", model(base))
+    shapes = published.LAYOUTS["full-face SD1.5"]
+    projection = published.filled({key: value for key, value in shapes.items() if key.startswith("image_proj.")})
+    return projection | {key: value for key, value in layers.items() if key.startswith("ip_adapter.")}
+
+
+@functools.cache
+def encoder() -> Any:
+    return encoders.build_encoder(older_features.encoder_weights())
+
+
+@functools.cache
+def loaded(family: str = "base", base: str = "SD15") -> dict[str, Any]:
+    nested: dict[str, Any] = {"image_proj": {}, "ip_adapter": {}}
+    for key, value in weights(family, base).items():
+        group, _, rest = key.partition(".")
+        nested[group][rest] = value
+    return {
+        "ipadapter": {"file": f"{family}.safetensors", "model": nested},
+        "clipvision": {"file": "encoder", "model": encoder()},
+        "insightface": {"provider": None, "model": None},
+    }
+
+
+def pictures(count: int = 1, height: int = 60, width: int = 80, seed: int = 0) -> Tensor:
+    return torch.rand(count, height, width, 3, generator=torch.Generator().manual_seed(seed))
+
+
+def mask(count: int = 1, height: int = 20, width: int = 30) -> Tensor:
+    return torch.rand(count, height, width, generator=torch.Generator().manual_seed(9))
+
+
+def said(
+    family: str, seen: Tensor, negative: Tensor | None = None, base: str = "SD15", exact: bool = False, **more: Any
+) -> Said:
+    """What an adapter reads of pictures. negative: what stands against them; None: what stands for no picture."""
+    kind = KIND.get(family, "penultimate")
+    against = black(kind, exact) if negative is None else states(normalised(negative), kind)
+    return Said(weights(family, base), states(normalised(seen), kind), against, exact=exact, **more)
+
+
+def predictions(patched: Any, base: str, batch: int, size: tuple[int, int], steps: int = 1) -> list[dict[str, Any]]:
+    texts = [models.text(seed, models.CONTEXT[base], 4, models.POOLED.get(base)) for seed in (1, 0)]
+    with models.Calls(patched) as calls:
+        models.sample(patched, *texts, steps=steps, size=size, batch=batch)
+    return calls
+
+
+def compare(
+    name: str, patched: Any, applied: Sequence[Application], base: str = "SD15", batch: int = 1,
+    size: tuple[int, int] = (16, 16), steps: int = 1, bar: float = BAR,
+) -> None:  # fmt: skip
+    """Every call of the UNet in a run, against the formula, which differs from the bare UNet's."""
+    unet, to_sigma = models.diffusers_unet(base, CHANNELS[base]), patched.model.model_sampling.percent_to_sigma
+    worst, moved = 0.0, 0.0
+    for one in predictions(patched, base, batch, size, steps):
+        expected = predict(unet, one, applied, to_sigma)
+        worst = max(worst, figures.relative(one["output"], expected))
+        if not moved:
+            moved = figures.relative(predict(unet, one, [], to_sigma), expected)
+    print(f"\n{name}: {worst:.1e}, the adapter moves {moved:.1e}")
+    assert moved > 100 * bar
+    assert worst <= bar
+
+
+def advanced(
+    name: str, family: str = "base", base: str = "SD15", count: int = 1, how: str = "concat",
+    id: str = "IPAdapterAdvanced", batch: int = 1, size: tuple[int, int] = (16, 16), steps: int = 1,
+    negative: Tensor | None = None, exact: bool = False, inputs: dict[str, Any] | None = None, **formula: Any,
+) -> None:  # fmt: skip
+    """A node that takes pictures, against one application. inputs: the node's. formula: of the `Application`."""
+    unfold, seen = "Batch" in id, pictures(count)
+    given = {"image": seen, "image_negative": negative, "exact": exact, **(inputs or {})}
+    if not unfold or "Precise" in id:
+        given["combine_embeds"] = how
+    patched, _ = call(id, model(base), loaded(family, base), **given)
+    made = tokens(said(family, seen, negative, base, exact), how, unfold)
+    applied = Application(weights(family, base), **made, exact=exact, **formula)
+    compare(f"{base} {family} {name}", patched, [applied], base, batch, size, steps)
+
+
+WEIGHT_TYPES = (
+    "linear", "ease in", "ease out", "ease in-out", "reverse in-out", "weak input", "weak output", "weak middle",
+    "strong middle", "style transfer", "composition", "strong style transfer", "style and composition",
+    "style transfer precise", "composition precise",
+)  # fmt: skip
+SCALINGS = ("V only", "K+V", "K+V w/ C penalty", "K+mean(V) w/ C penalty")
+COMBINE = ("concat", "add", "subtract", "average", "norm average")
+
+
+@pytest.mark.parametrize("kind", WEIGHT_TYPES)
+@pytest.mark.parametrize(("base", "exact"), [("SD15", False), ("SD15", True), ("SDXL", False)])
+def test_weight_types(base: str, exact: bool, kind: str) -> None:
+    advanced(f"{kind}{' exact' * exact}", base=base, exact=exact,
+             inputs={"weight": 0.7, "weight_type": kind}, weight=0.7, weight_type=kind)  # fmt: skip
+
+
+@pytest.mark.parametrize("base", CHANNELS)
+@pytest.mark.parametrize("scaling", SCALINGS)
+def test_scalings(scaling: str, base: str) -> None:
+    """With two pictures side by side: the mean of V' is each picture's own."""
+    advanced(f"{scaling}, two pictures", "plus", base, 2,
+             inputs={"weight": 0.6, "embeds_scaling": scaling, "weight_type": "ease in"}, weight=0.6, scaling=scaling,
+             weight_type="ease in")  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["base", "plus", "full-face"])
+@pytest.mark.parametrize("how", COMBINE)
+def test_combined_pictures(how: str, family: str) -> None:
+    advanced(f"{how} of three", family, count=3, how=how)
+
+
+@pytest.mark.parametrize("family", ["base", "plus"])
+@pytest.mark.parametrize("how", COMBINE)
+def test_negative_pictures(how: str, family: str) -> None:
+    advanced(f"{how} of three, two negatives", family, count=3, how=how,
+             negative=pictures(2, seed=5), exact=how == "norm average" and family == "plus")  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["base", "plus", "full-face"])
+@pytest.mark.parametrize("how", ["concat", "norm average"])
+def test_exact_families(family: str, how: str) -> None:
+    advanced(f"{how} of two, exact", family, count=2, how=how, exact=True)
+
+
+SIMPLE = {"standard": "linear", "prompt is more important": "ease out", "style transfer": "style transfer"}
+
+
+@pytest.mark.parametrize("kind", SIMPLE)
+def test_the_simple_node(kind: str) -> None:
+    """Several pictures are side by side there."""
+    patched, _ = call("IPAdapter", model(), loaded("plus"), image=pictures(2), weight=0.8, weight_type=kind)
+    made = tokens(said("plus", pictures(2)))
+    applied = Application(weights("plus"), **made, weight=0.8, weight_type=SIMPLE[kind])
+    compare(f"SD15 plus simple: {kind}", patched, [applied])
+
+
+PRECISE = {"IPAdapterPreciseStyleTransfer": ("style_boost", "style transfer precise"),
+           "IPAdapterPreciseComposition": ("composition_boost", "composition precise")}  # fmt: skip
+
+
+@pytest.mark.parametrize("batch", ["", "Batch"])
+@pytest.mark.parametrize("base", CHANNELS)
+@pytest.mark.parametrize("id", PRECISE)
+def test_precise_nodes(id: str, base: str, batch: str) -> None:
+    name, kind = PRECISE[id]
+    advanced(f"{id}{batch}", "base", base, 2, id=f"{id}{batch}", batch=3 if batch else 1,
+             inputs={"weight": 0.7, name: 1.6}, weight=0.7, boost=1.6, weight_type=kind)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "kind", ["linear", "ease in", "style transfer", "style transfer precise", "composition precise"]
+)
+@pytest.mark.parametrize("text", ["0:1, 4:0.5,5:2, 9:-0.5, 40:3", " "])
+def test_layers_by_their_numbers(kind: str, text: str) -> None:
+    advanced(f"layer_weights {text!r} {kind}", id="IPAdapterMS",
+             inputs={"weight": 0.7, "weight_type": kind, "layer_weights": text}, weight=0.7, weight_type=kind,
+             layer_weights=text)  # fmt: skip
+
+
+def test_layers_by_their_numbers_sdxl() -> None:
+    text = "3:2.5, 6:1"
+    advanced("layer_weights", base="SDXL", id="IPAdapterMS", inputs={"layer_weights": text},
+             layer_weights=text)  # fmt: skip
+
+
+FRAMES = {
+    "fewer pictures than latents": {},
+    "more pictures than latents": {"count": 5},
+    "a list": {"weight": [0.2, 1.0, 0.0]},
+    "a list, ease out": {"weight": [0.2, 1.0, 0.5, 0.7], "weight_type": "ease out"},
+    "a list, style and composition": {"weight": [0.5, 1.0], "weight_type": "style and composition"},
+    "a list, composition precise": {"weight": [0.5, 1.0, 0.8, 0.3], "weight_type": "composition precise"},
+    "a list, mean": {"weight": [0.5, 1.0, 0.8, 0.3], "embeds_scaling": "K+mean(V) w/ C penalty"},
+}
+
+
+@pytest.mark.parametrize("exact", [False, True], ids=["as it was", "exact"])
+@pytest.mark.parametrize("mode", FRAMES)
+def test_a_picture_for_each_latent(mode: str, exact: bool) -> None:
+    inputs = {"weight": 0.8} | FRAMES[mode]
+    count = inputs.pop("count", 2)
+    advanced(f"batch: {mode}{' exact' * exact}", "base", count=count, id="IPAdapterBatch", batch=4,
+             exact=exact, inputs={**inputs, "encode_batch_size": 1}, weight=inputs["weight"],
+             weight_type=inputs.get("weight_type", "linear"),
+             scaling=inputs.get("embeds_scaling", "V only"))  # fmt: skip
+
+
+def test_negatives_for_each_latent() -> None:
+    advanced("batch: three pictures, two negatives", "plus", count=3, id="IPAdapterBatch", batch=3,
+             negative=pictures(2, seed=5))  # fmt: skip
+
+
+def test_a_list_where_nothing_is_unfolded() -> None:
+    """Its first number counts."""
+    advanced("a list, not unfolded", inputs={"weight": [0.4, 1.0]}, weight=0.4, batch=2)
+
+
+@pytest.mark.parametrize("ids", [(0, 1, 2), (3, 4, 5), (4, 5, 0)], ids=str)
+def test_windows_of_animatediff(ids: tuple[int, ...]) -> None:
+    seen, masks, numbers = pictures(4), mask(6), [0.2, 0.4, 0.6, 0.8, 1.0]
+    windowed = model().clone()
+    windowed.model_options["transformer_options"]["ad_params"] = {"sub_idxs": list(ids), "full_length": 6}
+    patched, _ = call("IPAdapterBatch", windowed, loaded(), image=seen, weight=numbers, attn_mask=masks)
+    applied = Application(weights(), **tokens(said("base", seen), unfold=True), weight=numbers, mask=masks)
+    compare(f"window {ids}", patched, [applied], batch=3)
+    patched, _ = call("IPAdapterAdvanced", windowed, loaded(), image=seen[:1], attn_mask=masks)
+    applied = Application(weights(), **tokens(said("base", seen[:1])), mask=masks)
+    compare(f"window {ids}, masks alone", patched, [applied], batch=3)
+
+
+# The guess is wrong at (10, 14), short of positions at (22, 10), and right at (16, 24).
+@pytest.mark.parametrize("exact", [False, True], ids=["as it was", "exact"])
+@pytest.mark.parametrize("size", [(16, 24), (10, 14), (22, 10)], ids=str)
+@pytest.mark.parametrize("masks", [1, 2, 4])
+def test_masks(masks: int, size: tuple[int, int], exact: bool) -> None:
+    given = mask(masks)
+    advanced(f"{masks} masks on {size}{' exact' * exact}", batch=3, size=size, exact=exact,
+             inputs={"attn_mask": given, "weight_type": "weak input"}, mask=given,
+             weight_type="weak input")  # fmt: skip
+
+
+def test_a_mask_sdxl() -> None:
+    given = mask()
+    advanced("a mask", base="SDXL", size=(12, 20), inputs={"attn_mask": given}, mask=given)
+
+
+def test_a_part_of_the_sampling() -> None:
+    advanced("0.2 to 0.7 of the sampling", steps=6, inputs={"start_at": 0.2, "end_at": 0.7},
+             start=0.2, end=0.7)  # fmt: skip
+
+
+def test_the_order_of_applications() -> None:
+    first, _ = call("IPAdapterAdvanced", model(), loaded("plus"), image=pictures(), weight=0.5)
+    patched, _ = call("IPAdapterAdvanced", first, loaded(), image=pictures(seed=3), attn_mask=mask(),
+                      weight_type="style transfer precise")  # fmt: skip
+    applied = [
+        Application(weights("plus"), **tokens(said("plus", pictures())), weight=0.5),
+        Application(weights(), **tokens(said("base", pictures(seed=3))), weight_type="style transfer precise",
+                    mask=mask()),
+    ]  # fmt: skip
+    compare("two applications", patched, applied)
+
+
+@pytest.mark.parametrize("expand", [False, True])
+@pytest.mark.parametrize("id", ["IPAdapterStyleComposition", "IPAdapterStyleCompositionBatch"])
+def test_style_and_composition(id: str, expand: bool) -> None:
+    count, unfold, seen, laid = 2, id.endswith("Batch"), pictures(2), pictures(2, seed=4)
+    how = {} if unfold else {"combine_embeds": "average"}
+    patched, _ = call(id, model("SDXL"), loaded("base", "SDXL"), image_style=seen, image_composition=laid,
+                      weight_style=0.8, weight_composition=1.3, expand_style=expand, **how)  # fmt: skip
+    source = said("base", seen, None, "SDXL", composition=states(normalised(laid), "pooled"))
+    kind = "strong style and composition" if expand else "style and composition"
+    applied = Application(weights("base", "SDXL"), **tokens(source, "average", unfold), weight=0.8,
+                          composition_weight=1.3, weight_type=kind)  # fmt: skip
+    compare(f"SDXL {id} {kind}", patched, [applied], "SDXL", count if unfold else 1)
+
+
+@pytest.mark.parametrize("family", ["base", "plus"])
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("batch", ["", "Batch"])
+def test_the_enhancer(family: str, count: int, batch: str) -> None:
+    seen, kind, how = pictures(count, 61, 83), KIND.get(family, "penultimate"), "average" if count == 2 else "concat"
+    given = {} if batch else {"combine_embeds": how}
+    patched, _ = call(f"IPAdapterClipVisionEnhancer{batch}", model(), loaded(family), image=seen, enhance_tiles=2,
+                      enhance_ratio=0.3, **given)  # fmt: skip
+    source = Said(weights(family), older_features.enhanced(seen, 2, 0.3, kind), black(kind))
+    applied = Application(weights(family), **tokens(source, how, bool(batch)))
+    name = f"SD15 {family} Enhancer{batch}, {count} pictures"
+    compare(name, patched, [applied], batch=2 if batch else 1)
+
+
+@pytest.mark.parametrize("family", ["base", "plus"])
+def test_embeds(family: str) -> None:
+    """Encoder's features to both nodes, with and without negatives, combined before."""
+    kind, cut = KIND.get(family, "penultimate"), mask()
+    positive, negative = call("IPAdapterEncoder", loaded(family), pictures(2), 0.8, mask=cut)
+    expected = 0.8 * masked(pictures(2), cut, kind)
+    errors = [figures.relative(positive, expected), *(float((row - black(kind)[0]).abs().max()) for row in negative)]
+    print(f"\n{family}: features {errors[0]:.1e}, of no picture {max(errors[1:]):.1e}")
+    assert max(errors) <= BAR
+    for id, unfold in (("IPAdapterEmbeds", False), ("IPAdapterEmbedsBatch", True)):
+        patched = call(id, model(), loaded(family), pos_embed=positive, weight=0.9)[0]
+        source = Said(weights(family), expected, black(kind))
+        applied = Application(weights(family), **tokens(source, unfold=unfold), weight=0.9)
+        compare(f"SD15 {family} {id}", patched, [applied], batch=2)
+    against, _ = call("IPAdapterEncoder", loaded(family), pictures(2, seed=6), 1.0)
+    patched = call("IPAdapterEmbeds", model(), loaded(family), pos_embed=positive, neg_embed=against)[0]
+    source = Said(weights(family), expected, states(normalised(pictures(2, seed=6)), kind))
+    applied = Application(weights(family), **tokens(source))
+    compare(f"SD15 {family} IPAdapterEmbeds with negatives", patched, [applied])
+
+
+@pytest.mark.parametrize("exact", [False, True], ids=["as it was", "exact"])
+@pytest.mark.parametrize("how", [*COMBINE, "max", "min"])
+def test_combined_embeds(how: str, exact: bool) -> None:
+    rows = torch.randn(4, 7, 5, generator=torch.Generator().manual_seed(1))
+    (found,) = call("IPAdapterCombineEmbeds", rows[:1], how, embed2=rows[1:3], embed5=rows[3:], exact=exact)
+    (single,) = call("IPAdapterCombineEmbeds", rows[:1], how, exact=exact)
+    alone = rows[:1] if how == "subtract" else combine(rows[:1], how, exact)
+    worst = max(figures.relative(found, combine(rows, how, exact)), figures.relative(single, alone))
+    print(f"\n{how}: {worst:.1e}")
+    assert worst <= 1e-6
