@@ -1,9 +1,8 @@
-"""Beside a pack that owns older ids: loaded before ours or after, all of them are its own; with three, all mixes run."""
+"""Beside a pack that owns older ids: before or after ours it keeps them all; with three of them all mixes run."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,13 +21,18 @@ SUPPORT = ROOT / "tests" / "support"
 THREE = ["IPAdapterEmbeds", "IPAdapterFromParams", "IPAdapterAdvanced"]
 
 
+def listed(folder: Path) -> list[str]:
+    """Names in the order of the file system, in which ComfyUI loads packs."""
+    return [path.name for path in folder.iterdir()]
+
+
 def name_for(folder: Path, is_before: bool) -> str:
-    """A name that this file system lists before or after ours: packs are loaded in the order of os.listdir."""
+    """A name that this file system lists before or after ours."""
     for number in range(60):
         place = folder / f"order{number}"
         for name in (PACK, f"peer_{number}"):
             (place / name).mkdir(parents=True)
-        names = os.listdir(place)
+        names = listed(place)
         if (names.index(f"peer_{number}") < names.index(PACK)) is is_before:
             return f"peer_{number}"
     needs.missing("a file system that lists folders in more than one order")
@@ -47,7 +51,7 @@ def beside(folder: Path, ids: list[str], is_before: bool) -> Iterator[tuple[Serv
     adapters.mkdir(parents=True)
     models.core.write_safetensors(adapters / "mine.safetensors", weights, {})
     with Server(find_or_fetch(), folder / "server", folder / "models", [SUPPORT / "small_nodes", peer]) as server:
-        order = os.listdir(server.folder / "custom_nodes")
+        order = listed(server.folder / "custom_nodes")
         assert (order.index(peer.name) < order.index(PACK)) is is_before
         yield server, peer.name
 

@@ -43,7 +43,7 @@ class Gives(Answer):
     FUNCTION = "give"
 
     @classmethod
-    def INPUT_TYPES(cls):
+    def INPUT_TYPES(cls):  # noqa: N802
         return {"required": {"ipadapter": ("IPADAPTER",), "clip_vision": ("CLIP_VISION",), "image": ("IMAGE",)}}
 
     def give(self, ipadapter, clip_vision, image):
@@ -69,7 +69,7 @@ class Takes(Answer):
     OUTPUT_NODE = True
 
     @classmethod
-    def INPUT_TYPES(cls):
+    def INPUT_TYPES(cls):  # noqa: N802
         kinds = ("IPADAPTER", "EMBEDS", "IPADAPTER_PARAMS", "WEIGHTS_STRATEGY", "INSIGHTFACE")
         return {"required": {}, "optional": {kind.lower(): (kind,) for kind in kinds}}
 
@@ -96,7 +96,7 @@ def applies(kind):
         FUNCTION = "apply_ipadapter"
 
         @classmethod
-        def INPUT_TYPES(cls):
+        def INPUT_TYPES(cls):  # noqa: N802
             more = {"pos_embed": ("EMBEDS",), "ipadapter_params": ("IPADAPTER_PARAMS",), "image": ("IMAGE",)}
             return {"required": {"model": ("MODEL",), "ipadapter": ("IPADAPTER",)}, "optional": more}
 
