@@ -16,9 +16,8 @@ from insightface.utils import face_align
 from PIL import Image
 from torch import Tensor
 
-from tests.nodes.test_older_numbers import compare, encoder, model
-from tests.nodes.test_older_numbers import call as called
-from tests.support import models, published
+from tests.support import models, older, published
+from tests.support.older_cases import compare, encoder, model
 from tests.support.older_features import Said, black, normalised, states, tokens
 from tests.support.older_formulas import Application
 from tools import face_models
@@ -65,11 +64,7 @@ def weights(layout: str, base: str = "SD15") -> dict[str, Tensor]:
 
 
 def loaded(layout: str, base: str, **more: bool) -> dict[str, Any]:
-    nested: dict[str, Any] = {"image_proj": {}, "ip_adapter": {}}
-    for key, value in weights(layout, base).items():
-        group, _, rest = key.partition(".")
-        nested[group][rest] = value
-    return nested | more
+    return older.nested(weights(layout, base)) | more
 
 
 MODES: dict[str, tuple[str, str, str, dict[str, Any]]] = {
@@ -98,7 +93,7 @@ def test_faces(mode: str, analysis: Any) -> None:
     is_plus, exact, unfold = "plus" in layout, inputs.get("exact", False), "Batch" in id
     negative = torch.rand(2, 60, 80, 3, generator=torch.Generator().manual_seed(8)) if is_negative else None
     normed, raw, crops = seen(analysis, photos(), 256 if base == "SDXL" else 224)
-    patched, *rest = called(
+    patched, *rest = older.call(
         id, model(base), loaded(layout, base, **({"faceidplusv2": True} if v2 else {})), image=photos(),
         image_negative=negative, clip_vision=encoder(), insightface=analysis, **inputs,
     )  # fmt: skip

@@ -1,139 +1,39 @@
 """What older nodes predict, against formulas of their own: every node that applies an adapter, every mode of it.
 
-Small UNets of SD1.5's and SDXL's structure, an encoder of ViT-H's widths, all with random weights. Differences are
-relative to the prediction's largest value, in fp32.
+Small UNets of SD1.5's and SDXL's structure, an encoder of ViT-H's widths, all with random weights.
 """
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Sequence
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor
 
-from tests.support import figures, host, models, older_features, published
+from tests.support import figures, older_features, older_pictures
+from tests.support.older import call
+from tests.support.older_cases import (
+    BAR,
+    CHANNELS,
+    KIND,
+    advanced,
+    compare,
+    loaded,
+    mask,
+    model,
+    pictures,
+    said,
+    weights,
+)
 from tests.support.older_features import Said, black, combine, masked, normalised, states, tokens
-from tests.support.older_formulas import Application, predict
+from tests.support.older_formulas import Application
 
 pytestmark = pytest.mark.comfy
-register, encoders = (host.part(f"nodes.{n}") for n in ("older.register", "encoders"))
-BAR = 1e-5
-CHANNELS = {"SD15": 32, "SDXL": 64}
-KIND = {"base": "pooled"}  # which features a family reads; the others the penultimate states
-
-
-@functools.cache
-def classes() -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    register.register(found, {})
-    return found
-
-
-def call(id: str, *args: Any, **inputs: Any) -> Any:
-    """A node as other programs call it: an instance, by the name of its method."""
-    node = classes()[id]()
-    return getattr(node, node.FUNCTION)(*args, **inputs)
-
-
-@functools.cache
-def model(base: str = "SD15") -> Any:
-    return models.comfy_model(base, CHANNELS[base])
-
-
-@functools.cache
-def weights(family: str = "base", base: str = "SD15") -> dict[str, Tensor]:
-    if family in ("base", "plus"):
-        return models.adapter_weights(family, model(base))
-    layers = models.adapter_weights("base", model(base))
-    shapes = published.LAYOUTS["full-face SD1.5"]
-    projection = published.filled({key: value for key, value in shapes.items() if key.startswith("image_proj.")})
-    return projection | {key: value for key, value in layers.items() if key.startswith("ip_adapter.")}
-
-
-@functools.cache
-def encoder() -> Any:
-    return encoders.build_encoder(older_features.encoder_weights())
-
-
-@functools.cache
-def loaded(family: str = "base", base: str = "SD15") -> dict[str, Any]:
-    nested: dict[str, Any] = {"image_proj": {}, "ip_adapter": {}}
-    for key, value in weights(family, base).items():
-        group, _, rest = key.partition(".")
-        nested[group][rest] = value
-    return {
-        "ipadapter": {"file": f"{family}.safetensors", "model": nested},
-        "clipvision": {"file": "encoder", "model": encoder()},
-        "insightface": {"provider": None, "model": None},
-    }
-
-
-def pictures(count: int = 1, height: int = 60, width: int = 80, seed: int = 0) -> Tensor:
-    return torch.rand(count, height, width, 3, generator=torch.Generator().manual_seed(seed))
-
-
-def mask(count: int = 1, height: int = 20, width: int = 30) -> Tensor:
-    return torch.rand(count, height, width, generator=torch.Generator().manual_seed(9))
-
-
-def said(
-    family: str, seen: Tensor, negative: Tensor | None = None, base: str = "SD15", exact: bool = False, **more: Any
-) -> Said:
-    """What an adapter reads of pictures. negative: what stands against them; None: what stands for no picture."""
-    kind = KIND.get(family, "penultimate")
-    against = black(kind, exact) if negative is None else states(normalised(negative), kind)
-    return Said(weights(family, base), states(normalised(seen), kind), against, exact=exact, **more)
-
-
-def predictions(patched: Any, base: str, batch: int, size: tuple[int, int], steps: int = 1) -> list[dict[str, Any]]:
-    texts = [models.text(seed, models.CONTEXT[base], 4, models.POOLED.get(base)) for seed in (1, 0)]
-    with models.Calls(patched) as calls:
-        models.sample(patched, *texts, steps=steps, size=size, batch=batch)
-    return calls
-
-
-def compare(
-    name: str, patched: Any, applied: Sequence[Application], base: str = "SD15", batch: int = 1,
-    size: tuple[int, int] = (16, 16), steps: int = 1, bar: float = BAR,
-) -> None:  # fmt: skip
-    """Every call of the UNet in a run, against the formula, which differs from the bare UNet's."""
-    unet, to_sigma = models.diffusers_unet(base, CHANNELS[base]), patched.model.model_sampling.percent_to_sigma
-    worst, moved = 0.0, 0.0
-    for one in predictions(patched, base, batch, size, steps):
-        expected = predict(unet, one, applied, to_sigma)
-        worst = max(worst, figures.relative(one["output"], expected))
-        if not moved:
-            moved = figures.relative(predict(unet, one, [], to_sigma), expected)
-    print(f"\n{name}: {worst:.1e}, the adapter moves {moved:.1e}")
-    assert moved > 100 * bar
-    assert worst <= bar
-
-
-def advanced(
-    name: str, family: str = "base", base: str = "SD15", count: int = 1, how: str = "concat",
-    id: str = "IPAdapterAdvanced", batch: int = 1, size: tuple[int, int] = (16, 16), steps: int = 1,
-    negative: Tensor | None = None, exact: bool = False, inputs: dict[str, Any] | None = None, **formula: Any,
-) -> None:  # fmt: skip
-    """A node that takes pictures, against one application. inputs: the node's. formula: of the `Application`."""
-    unfold, seen = "Batch" in id, pictures(count)
-    given = {"image": seen, "image_negative": negative, "exact": exact, **(inputs or {})}
-    if not unfold or "Precise" in id:
-        given["combine_embeds"] = how
-    patched, _ = call(id, model(base), loaded(family, base), **given)
-    made = tokens(said(family, seen, negative, base, exact), how, unfold)
-    applied = Application(weights(family, base), **made, exact=exact, **formula)
-    compare(f"{base} {family} {name}", patched, [applied], base, batch, size, steps)
-
-
 WEIGHT_TYPES = (
     "linear", "ease in", "ease out", "ease in-out", "reverse in-out", "weak input", "weak output", "weak middle",
     "strong middle", "style transfer", "composition", "strong style transfer", "style and composition",
     "style transfer precise", "composition precise",
 )  # fmt: skip
 SCALINGS = ("V only", "K+V", "K+V w/ C penalty", "K+mean(V) w/ C penalty")
+COMBINED = {"combine_embeds": "average"}
 COMBINE = ("concat", "add", "subtract", "average", "norm average")
 
 
@@ -148,7 +48,7 @@ def test_weight_types(base: str, exact: bool, kind: str) -> None:
 @pytest.mark.parametrize("scaling", SCALINGS)
 def test_scalings(scaling: str, base: str) -> None:
     """With two pictures side by side: the mean of V' is each picture's own."""
-    advanced(f"{scaling}, two pictures", "plus", base, 2,
+    advanced(f"{scaling}, two pictures", "plus" if base == "SD15" else "base", base, 2,
              inputs={"weight": 0.6, "embeds_scaling": scaling, "weight_type": "ease in"}, weight=0.6, scaling=scaling,
              weight_type="ease in")  # fmt: skip
 
@@ -317,6 +217,43 @@ def test_the_enhancer(family: str, count: int, batch: str) -> None:
     applied = Application(weights(family), **tokens(source, how, bool(batch)))
     name = f"SD15 {family} Enhancer{batch}, {count} pictures"
     compare(name, patched, [applied], batch=2 if batch else 1)
+
+
+# One row of two, three by three as near-square as it gets, a long one cut to 4 : 1, and a high one.
+@pytest.mark.parametrize("size", [(64, 100), (70, 90), (30, 153), (130, 60)], ids=str)
+def test_tiles(size: tuple[int, int]) -> None:
+    """The tiles and their masks, and an application of each in turn."""
+    seen, place = pictures(2, *size), mask(1, *size)
+    id, unfold, how = ("IPAdapterTiledBatch", True, {}) if size[0] == 64 else ("IPAdapterTiled", False, COMBINED)
+    patched, tiles, masks = call(id, model(), loaded(), image=seen, attn_mask=place, sharpening=0.3, weight=0.5, **how)
+    parts, places = older_pictures.tiles(seen, place, 0.3)
+    errors = [float((one - torch.cat(other)).abs().max()) for one, other in ((tiles, parts), (masks, places))]
+    print(f"\n{len(parts)} tiles: {errors[0]:.1e}, masks {errors[1]:.1e}")
+    assert max(errors) <= 1 / 255
+    if size != (30, 153):
+        applied = [
+            Application(weights(), **tokens(said("base", part), "average", unfold), weight=0.5, mask=inside)
+            for part, inside in zip(parts, places)
+        ]
+        compare(f"SD15 base {id} {size}", patched, applied, batch=2 if unfold else 1)
+
+
+@pytest.mark.parametrize("exact", [False, True], ids=["as it was", "exact"])
+def test_params_of_regions(exact: bool) -> None:
+    seen, places = [pictures(2), pictures(1, seed=3)], [mask(), None]
+    regions = [
+        call("IPAdapterRegionalConditioning", one, 0.6 + n, 1.0, kind, 0.0, 1.0, place)[0]
+        for n, (one, place, kind) in enumerate(zip(seen, places, ("ease in", "style transfer")))
+    ]
+    (both,) = call("IPAdapterCombineParams", *regions)
+    negative = pictures(1, seed=7)
+    patched = call("IPAdapterFromParams", model(), loaded("plus"), both, "add", "K+V", negative, exact=exact)[0]
+    applied = [
+        Application(weights("plus"), **tokens(said("plus", one, negative, exact=exact), "add"), weight=0.6 + n,
+                    weight_type=kind, mask=place, scaling="K+V", exact=exact)
+        for n, (one, place, kind) in enumerate(zip(seen, places, ("ease in", "style transfer")))
+    ]  # fmt: skip
+    compare(f"SD15 plus params{' exact' * exact}", patched, applied)
 
 
 @pytest.mark.parametrize("family", ["base", "plus"])

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from tests.support import figures, models
-from tests.support.older_cases import CHANNELS, call, compare, loaded, mask, model, pictures, said, weights
+from tests.support.older import call
+from tests.support.older_cases import CHANNELS, compare, loaded, mask, model, pictures, said, weights
 from tests.support.older_features import tokens
 from tests.support.older_formulas import Application, predict
 
