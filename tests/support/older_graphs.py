@@ -232,7 +232,7 @@ def graphs() -> Iterator[tuple[str, dict[str, Any]]]:
     """All by name: every id, every weight type, and what was saved before an input was added."""
     sdxl = {"image_style": "picture", "image_composition": "other"}
     for kind in CONTRACT["IPAdapterAdvanced"]["inputs"]["weight_type"]["choices"]:
-        given = {"weight": 0.8, "weight_type": kind, "start_at": 0.05, "end_at": 0.95, "embeds_scaling": "K+V"}
+        given = {"weight": 0.8, "weight_type": kind, "end_at": 0.95, "embeds_scaling": "K+V"}
         yield f"IPAdapterAdvanced {kind}", applied("IPAdapterAdvanced", given=given, image="both", attn_mask="mask")
     for kind in CONTRACT["IPAdapter"]["inputs"]["weight_type"]["choices"]:
         given = {"weight": 0.7, "weight_type": kind}
@@ -267,9 +267,9 @@ def graphs() -> Iterator[tuple[str, dict[str, Any]]]:
         ),
     )
     # Before embeds_scaling, encode_batch_size, layer_weights or provider were there.
-    yield "older IPAdapterAdvanced", applied("IPAdapterAdvanced", given=[0.9, "ease in", "average", 0.1, 0.9])
-    yield "older IPAdapterBatch", applied("IPAdapterBatch", given=[0.9, "ease in", 0.1, 0.9, "K+V"], image="both")
-    yield "oldest IPAdapterBatch", applied("IPAdapterBatch", given=[0.9, "ease in", 0.1, 0.9])
+    yield "older IPAdapterAdvanced", applied("IPAdapterAdvanced", given=[0.9, "ease in", "average", 0.0, 0.9])
+    yield "older IPAdapterBatch", applied("IPAdapterBatch", given=[0.9, "ease in", 0.0, 0.9, "K+V"], image="both")
+    yield "oldest IPAdapterBatch", applied("IPAdapterBatch", given=[0.9, "ease in", 0.0, 0.9])
     yield "older IPAdapterTiled", applied("IPAdapterTiled", given=[0.9, "linear", "concat", 0.0, 1.0, 0.3])
     yield "older IPAdapterMS", applied("IPAdapterMS", given=[0.9, 1.5, "linear", "add", 0.0, 1.0, "K+V"])
     yield (
