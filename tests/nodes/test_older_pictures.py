@@ -52,8 +52,8 @@ def test_prepared(position: str, size: tuple[int, int]) -> None:
     close(f"{position} {size}", found, older_pictures.prepared(seen, "LANCZOS", position, 0.35), 1e-5)
 
 
-@pytest.mark.parametrize("blur", [0, 4, 5])
-@pytest.mark.parametrize("strength", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("blur", [0, 4])
+@pytest.mark.parametrize("strength", [0.4, 1.0])
 @pytest.mark.parametrize("kind", ["fade", "dissolve", "gaussian", "shuffle"])
 def test_noise(kind: str, strength: float, blur: int) -> None:
     for seen in (pictures(1, 41, 60), pictures(2, 65, 50), None):

@@ -40,7 +40,8 @@ def test_full_size(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for cached in (model, weights, loaded):
         cached.cache_clear()
     try:
-        for mode, inputs in MODES.items():
+        for mode in ("ease out, K+V", "composition precise"):
+            inputs = MODES[mode]
             patched, _ = call("IPAdapterAdvanced", model(), loaded(family), image=pictures(2), **inputs)
             applied = application(weights(family), said(family, pictures(2)), inputs)
             compare(f"full size {family} {mode}", patched, [applied])
@@ -78,10 +79,9 @@ def test_low_precision(dtype: torch.dtype, compute: torch.dtype, bar: float) -> 
     for mode, inputs in MODES.items():
         patched, _ = call("IPAdapterAdvanced", low, loaded("plus"), image=pictures(2), **inputs)
         applied = application(weights("plus"), said("plus", pictures(2)), inputs)
-        exact, _ = call("IPAdapterAdvanced", model(), loaded("plus"), image=pictures(2), **inputs)
-        found, wanted = ([*one] for one in (calls(patched), calls(exact)))
-        expected = predict(unet, wanted[0], [applied], model().model.model_sampling.percent_to_sigma)
-        error = figures.relative(found[0]["output"].float(), expected)
+        (found,), (wanted,) = calls(patched), calls(model())
+        expected = predict(unet, wanted, [applied], model().model.model_sampling.percent_to_sigma)
+        error = figures.relative(found["output"].float(), expected)
         print(f"\n{dtype} computed in {compute}, {mode}: {error:.1e} from the formula in fp32")
         assert error <= bar
 
