@@ -270,6 +270,8 @@ def predict(unet: Any, call: Mapping[str, Any], applications: Sequence[Applicati
     options, roles, x = call["options"], tuple(call["roles"]), call["x"]
     latents, window = len(x) // len(roles), options.get("ad_params")
     frames = tuple(window["sub_idxs"]) if window else tuple(range(latents))
+    if any(said.exact for said in applications) and "context_window" in options:
+        frames = tuple(options["context_window"].index_list)  # unknown to the older pack
     sigma = float(options["sigmas"][0])
     step = Step(roles, frames, window["full_length"] if window else latents, (x.shape[-2], x.shape[-1]), sigma)
     active = [said for said in applications if to_sigma(said.end) <= sigma <= to_sigma(said.start)]
