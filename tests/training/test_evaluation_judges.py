@@ -12,6 +12,7 @@ import skimage.data
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torchmetrics.functional.multimodal import clip_score
 from transformers import (
     AutoTokenizer,
     BitImageProcessorPil,
@@ -102,7 +103,6 @@ class Tensors(CLIPModel):
 @torch.no_grad()
 def test_clip_score_is_torchmetrics(tmp_path: Path, photos: list[Image.Image]) -> None:
     """It reports 100 times the cosine that is not negative, where the paper's convention is 2.5 times."""
-    functional = pytest.importorskip("torchmetrics.functional.multimodal", reason="an oracle that is no requirement")
     folder = evaluation.write_clip(tmp_path / "clip")
     judge, model, off = Clip(str(folder), CPU), Tensors.from_pretrained(folder).eval(), 0.0
     sees = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
@@ -112,7 +112,7 @@ def test_clip_score_is_torchmetrics(tmp_path: Path, photos: list[Image.Image]) -
         mine = score({"clip": embedded["clip"][:, None]}, embedded, embedded, judge.embed_text(text).expand(3, -1))
         for place, photo in enumerate(photos):
             tensor = torch.from_numpy(np.array(photo)).permute(2, 0, 1)
-            theirs = float(functional.clip_score(tensor, text, model_name_or_path=lambda: (model, processor)))
+            theirs = float(clip_score(tensor, text, model_name_or_path=lambda: (model, processor)))
             found = mine["clip_score"][place][0]
             assert found is not None
             off = max(off, abs(max(theirs, 0.0) / 100 * 2.5 - found))
