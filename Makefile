@@ -35,7 +35,9 @@ check-others: setup
 
 # All tests. In several processes, so that the memory of one is free for the next: 24 GB are enough.
 test: setup
-	$(BIN)/pytest tests/core tests/nodes tests/test_*.py -m "not gpu and not large and not memory"
+	$(BIN)/pytest tests/core tests/test_*.py
+	$(BIN)/pytest tests/nodes --ignore-glob "*/test_older_*" -m "not gpu and not large and not memory"
+	$(BIN)/pytest tests/nodes/test_older_*.py -m "not gpu and not large and not memory"
 	$(BIN)/pytest tests/nodes -m large
 	$(BIN)/pytest tests/nodes -m memory
 	$(BIN)/pytest tests/server -m "not gpu and not memory"

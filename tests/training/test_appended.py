@@ -149,7 +149,7 @@ def test_runs_from_before_the_option_go_on(tmp_path: Path) -> None:
     newest = checkpoint.latest(place)
     assert newest is not None
     settings = json.loads((newest / checkpoint.SETTINGS).read_text())
-    del settings["fixed"]["adapter.attention"]
+    del settings["fixed"]["adapter.attention"], settings["sum"]  # neither was there
     (newest / checkpoint.SETTINGS).write_text(json.dumps(settings))
     assert checkpoint.read(newest, fixed_values(config)).step == 2
     other = dataclasses.replace(config, adapter=dataclasses.replace(config.adapter, attention="appended"))

@@ -175,12 +175,12 @@ def test_going_on_from_a_file_keeps_its_weights(tmp_path: Path) -> None:
     path = adapter_file(train(config))
     again = {"start_from": str(path)}
     still = face_config(
-        tmp_path, "FaceID plus v1", adapter=again, optimiser={"learning_rate": 0.0},
+        tmp_path, "FaceID plus v1", adapter=again, optimiser={"learning_rate": 1e-30},
         run={"steps": 1, "folder": str(tmp_path / "still")},
     )  # fmt: skip
     before, after = read_adapter(path).tensors, read_adapter(adapter_file(train(still))).tensors
     assert before.keys() == after.keys()
-    assert all(torch.equal(after[key], value) for key, value in before.items())
+    assert all(torch.allclose(after[key], value, rtol=0, atol=1e-25) for key, value in before.items())
     frozen = Frozen(config.model)
     for change, message in (({"shortcut": True}, "adapter.shortcut"), ({"lora_rank": 4}, "adapter.lora_rank")):
         other = face_config(tmp_path, "FaceID plus v1", adapter=again | change)
