@@ -6,7 +6,7 @@ TORCH ?= torch==2.14.1 torchvision==0.29.1
 BIN := .venv/bin
 STAMP := .venv/.complete
 
-.PHONY: setup demo check check-nodes check-others test bench kill-test evaluation-kill-test lint evidence table same
+.PHONY: setup demo check check-nodes check-others test test-nodes test-others bench kill-test evaluation-kill-test lint evidence table same
 
 setup: $(STAMP)
 
@@ -33,17 +33,23 @@ check-nodes: setup
 check-others: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest $(FAST) tests --ignore tests/nodes --ignore tests/server
 
-# All tests. In several processes, so that the memory of one is free for the next: 24 GB are enough.
+# All tests: two processes side by side first, then what needs the memory or the clock for itself. 24 GB are enough.
+APART := -m "not gpu and not large and not memory and not clock"
 test: setup
-	$(BIN)/pytest tests/core tests/test_*.py
-	$(BIN)/pytest tests/nodes --ignore-glob "*/test_older_*" -m "not gpu and not large and not memory"
-	$(BIN)/pytest tests/nodes/test_older_*.py -m "not gpu and not large and not memory"
-	$(BIN)/pytest tests/nodes -m large
+	+$(MAKE) --no-print-directory -j2 test-nodes test-others
+	$(BIN)/pytest tests/core tests/nodes -m clock
+	$(BIN)/pytest tests/nodes/test_parity.py tests/nodes/test_families.py -m large
+	$(BIN)/pytest tests/nodes --ignore tests/nodes/test_parity.py --ignore tests/nodes/test_families.py -m large
 	$(BIN)/pytest tests/nodes -m memory
 	$(BIN)/pytest tests/server -m "not gpu and not memory"
 	$(BIN)/pytest tests/server -m memory
-	$(BIN)/pytest tests/training
-	$(BIN)/pytest tests/pocket
+test-nodes: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/nodes --ignore-glob "*/test_older_*" $(APART)
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/nodes/test_older_*.py $(APART)
+test-others: setup
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/core tests/test_*.py $(APART)
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/training
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/pocket
 
 bench: setup
 	set -e; for script in bench/*.py; do $(BIN)/python $$script --check; done
