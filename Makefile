@@ -53,6 +53,7 @@ test-others: setup
 
 bench: setup
 	set -e; for script in bench/*.py; do $(BIN)/python $$script --check; done
+	$(BIN)/python bench/attention.py --host --check
 
 # Twenty kills in each mode; takes long, so its output is committed.
 kill-test: setup
