@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.nodes.test_record import adapter, forms, mapped, maps, model, record, recorded, run, sites
 from tests.support import models
 
-pytestmark = pytest.mark.comfy
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 
 
 def test_layers_by_number_range_and_section() -> None:

@@ -12,7 +12,7 @@ import torch
 
 from tests.support import held, host, models
 
-pytestmark = pytest.mark.comfy
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 ApplyAdapter = host.part("nodes.forms.apply").ApplyAdapter
 LayerWeights = host.part("nodes.forms.layers").LayerWeightsNode
 FrameWeights = host.part("nodes.forms.frames").FrameWeights

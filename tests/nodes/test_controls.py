@@ -12,7 +12,7 @@ import torch
 
 from tests.support import held, models
 
-pytestmark = pytest.mark.comfy
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 Influence, Curve = models.core.Influence, models.core.Curve
 SCALINGS = ("V only", "K+V", "K+V w/ C penalty", "K+mean(V) w/ C penalty")
 MERGES = ("average", "norm average", "add", "subtract", "max", "min")

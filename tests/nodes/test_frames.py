@@ -10,7 +10,7 @@ import torch
 
 from tests.support import held, host, models
 
-pytestmark = pytest.mark.comfy
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 EACH = "one for each latent"
 FrameWeights = host.part("nodes.forms.frames").FrameWeights
 SCHEDULES = ("standard_static", "standard_uniform", "looped_uniform", "batched")

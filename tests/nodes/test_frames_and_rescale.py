@@ -15,7 +15,7 @@ from torch import Tensor
 from tests.nodes.test_windows import sampled, windowed
 from tests.support import figures, formula, host, models
 
-pytestmark = pytest.mark.comfy
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 BAR = 1e-5
 core = models.core
 Curve, Influence = core.Curve, core.Influence

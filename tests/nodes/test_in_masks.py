@@ -10,7 +10,7 @@ import torch
 
 from tests.support import figures, host, models
 
-pytestmark = pytest.mark.comfy
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 BAR = 1e-6
 
 core, form = host.part("ipadapter_core.method.tiles"), host.part("nodes.forms.apply_in_masks")

@@ -16,7 +16,7 @@ import torch
 
 from tests.support import host, models
 
-pytestmark = pytest.mark.comfy
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 Influence = models.core.Influence
 kept, reference = host.part("nodes.kept"), host.part("nodes.reference")
 mm = models.comfy.model_management

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import held, host, layer_formulas, models
 
-pytestmark = pytest.mark.comfy
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 LayerWeights = host.part("nodes.forms.layers").LayerWeightsNode
 MODULES = held.MODULES
 PRESETS = (*layer_formulas.EASY, *layer_formulas.CONTENT)

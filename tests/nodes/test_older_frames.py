@@ -9,7 +9,7 @@ from tests.support.older_cases import advanced, compare, loaded, mask, model, pi
 from tests.support.older_features import tokens
 from tests.support.older_formulas import Application
 
-pytestmark = pytest.mark.comfy
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 
 FRAMES = {
     "fewer pictures than latents": {},

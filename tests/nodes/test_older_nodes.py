@@ -11,7 +11,7 @@ import torch
 from tests.support import host, models, published
 from tests.support.older import call, changed, classes, loaded, model, nested, pictures, plain, prediction
 
-pytestmark = pytest.mark.comfy
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 import folder_paths  # noqa: E402
 
 SINGLE = {

@@ -26,7 +26,7 @@ from tests.support.older_cases import (
 from tests.support.older_features import Said, black, combine, masked, normalised, states, tokens
 from tests.support.older_formulas import Application
 
-pytestmark = pytest.mark.comfy
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 WEIGHT_TYPES = (
     "linear", "ease in", "ease out", "ease in-out", "reverse in-out", "weak input", "weak output", "weak middle",
     "strong middle", "style transfer", "composition", "strong style transfer", "style and composition",

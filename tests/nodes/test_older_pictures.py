@@ -13,7 +13,7 @@ from tests.support import models, older_lists, older_pictures
 from tests.support.older import call
 from tests.support.older_lists import Asked
 
-pytestmark = pytest.mark.comfy
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 BIT = 1 / 255
 
 

@@ -14,7 +14,7 @@ from tests.support.older_cases import CHANNELS, compare, loaded, mask, model, pi
 from tests.support.older_features import tokens
 from tests.support.older_formulas import Application, predict
 
-pytestmark = pytest.mark.comfy
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 # The node's inputs, and the formula's where they differ.
 MODES: dict[str, dict[str, Any]] = {
     "linear": {},

@@ -12,7 +12,7 @@ import torch
 
 from tests.support import held, layer_formulas, models
 
-pytestmark = pytest.mark.comfy
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 PROGRESS = (0.4, 0.7)
 LATENTS = 3
 

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tests.nodes.test_windows import windowed
 from tests.support import host, models
 
-pytestmark = pytest.mark.comfy
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 BAR = 1e-5
 record, maps = host.part("nodes.record"), host.part("nodes.attention_map")
 forms, hosts = host.part("nodes.forms.record"), host.part("nodes.hosts")

@@ -20,7 +20,7 @@ from pocket.world.scenes import DEVELOP, SHAPE, SHAPES, SIZE, random_scenes
 from pocket.world.settings import GUIDANCE
 from tests.support import host, models
 
-pytestmark = pytest.mark.comfy
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 COUNT, STEPS = 24, 12
 CORNER = 13.0  # pixels from the middle in both directions
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tests.support import figures, held, host, layer_formulas, models
 
-pytestmark = pytest.mark.comfy
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 forms = host.part("nodes.forms.regions")
 
 

@@ -11,7 +11,7 @@ from transformers import CLIPVisionModelWithProjection
 from tests.support import figures, host
 from tests.support.clip_models import random_weights, small_config
 
-pytestmark = pytest.mark.comfy
+pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 
 LIMIT = 1e-5
 encoders, sized, pictures, protocol = (
