@@ -48,11 +48,12 @@ def _state_of(tensor: Tensor) -> Hashable:
     if not tensor.is_inference():
         return tensor._version
     bits = tensor.contiguous().view(INTEGERS[tensor.element_size()])
-    return tuple(bits.flatten(1).sum(1).tolist())
+    rows = bits.reshape(len(bits) if bits.ndim > 1 else 1, -1)  # a bias has one
+    return tuple(rows.sum(1).tolist())
 
 
 def _content(tensor: Tensor) -> Hashable:
     if tensor.nbytes > READ:
         return next(_numbers)
-    values = tensor.detach().contiguous().cpu().view(torch.uint8)
+    values = tensor.detach().flatten().contiguous().cpu().view(torch.uint8)
     return hashlib.blake2b(values.numpy().data, digest_size=16).digest()

@@ -287,3 +287,15 @@ def test_a_thousand_runs_with_other_pictures_hold_no_more() -> None:
     print(f"\nRSS MiB after each hundred: {[round(size) for size in sizes]}; kept {set(held)}")
     assert len({entries for entries, *_ in held}) == 1 and max(bytes_ for _, bytes_, _ in held) == held[0][1]
     assert sizes[-1] - sizes[1] < 10
+
+
+@pytest.mark.parametrize("shape", [(5,), (), (2, 3), (2, 3, 4)])
+def test_tensors_of_any_shape_are_known_again(shape: tuple[int, ...]) -> None:
+    """Also those made in inference mode, as a model's bias is in a server: they count no versions."""
+    sameness = host.part("nodes.sameness")
+    with torch.inference_mode():
+        value = torch.randn(shape)
+        same, before = value.clone(), sameness.token_of(value)
+        assert sameness.token_of(value) == before == sameness.token_of(same)
+        value += 1
+        assert sameness.token_of(value) != before == sameness.token_of(same)

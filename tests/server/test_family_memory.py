@@ -61,7 +61,7 @@ def write(folder: Any, family: str) -> None:
     path = folder / f"{family}.safetensors"
     core.write_safetensors(path, published.filled(tensors, torch.float16), {})
     found = core.detect(core.read_adapter(path).tensors)
-    assert (found.family, found.base) == (family.split(" of ")[0], {"SD15": "SD1.5"}.get(base, base))
+    assert (found.family, core.base_name(found)) == (family.split(" of ")[0], {"SD15": "SD1.5"}.get(base, base))
 
 
 def graph(family: str, seed: int) -> dict[str, Any]:
