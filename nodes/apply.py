@@ -50,10 +50,10 @@ def apply_adapter(
     if negative is not None:
         unconditional = negative_of(negative, adapter.spec, adapter.name)
     check_weights(picture_weights, inputs.rows, combine)
-    return apply_given(
-        host.with_lora(model, adapter, lora_strength, sites), adapter, inputs, unconditional, influence,
-        combine=combine, picture_weights=picture_weights, shortcut_scale=shortcut_scale,
-    )  # fmt: skip
+    settings = {"combine": combine, "picture_weights": picture_weights, "shortcut_scale": shortcut_scale}
+    patched = host.with_lora(model, adapter, lora_strength, sites)
+    swapped = _swapped(influence, sites)
+    return _applied(patched, host, sites, adapter, inputs, unconditional, influence, swapped, **settings)
 
 
 def apply_given(
@@ -73,13 +73,22 @@ def apply_given(
     if influence.is_nothing:
         return model
     host, sites = checked_host(model, adapter)
+    swapped = swapped or _swapped(influence, sites)
+    return _applied(model, host, sites, adapter, inputs, unconditional, influence, swapped, **settings)
+
+
+def _applied(
+    model: Any, host: Host, sites: list[Site], adapter: Adapter, inputs: Given, unconditional: Given,
+    influence: Influence, swapped: frozenset[int], **settings: Any,
+) -> Any:  # fmt: skip
+    """A clone of MODEL with one more reference; adapter and model fit each other."""
     reference = Reference(
         adapter=adapter,
         inputs=inputs,
         unconditional=unconditional,
         influence=influence,
         layer_weights=_layer_weights(influence, sites),
-        swapped=swapped or _swapped(influence, sites),
+        swapped=swapped,
         text_projection=host.text_projection(adapter, model),
         **settings,
     )
