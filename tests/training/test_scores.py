@@ -10,35 +10,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
+from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
-from tests.support import runs
-from trainer.base.tokenizer import clip_tokenizer
+from tests.support import evaluation, runs
 from trainer.sampling.scores import Scorer
 
 TEXTS = ("a red star", "three words more than that")
 
 
-def write_clip(folder: Path) -> Path:
-    """A tiny CLIP of both towers as a transformers folder."""
-    torch.manual_seed(3)
-    text = CLIPTextConfig(
-        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, bos_token_id=49406,
-        eos_token_id=49407,
-    )  # fmt: skip
-    vision = CLIPVisionConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8,
-        hidden_act="gelu",
-    )  # fmt: skip
-    config = CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=24)
-    CLIPModel(config).save_pretrained(folder)
-    clip_tokenizer().save_pretrained(folder)
-    return folder
-
-
 @torch.no_grad()
 def test_cosines_are_transformers_own(tmp_path: Path) -> None:
-    folder = write_clip(tmp_path / "clip")
+    folder = evaluation.write_clip(tmp_path / "clip")
     draw = np.random.default_rng(0)
     pictures = [Image.fromarray(draw.integers(0, 255, (40, 48, 3), dtype=np.uint8)) for _ in range(3)]
     scorer = Scorer(str(folder), torch.device("cpu"))
@@ -62,7 +44,7 @@ def test_cosines_are_transformers_own(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_logs_them_with_its_grid(tmp_path: Path) -> None:
-    clip = write_clip(tmp_path / "clip")
+    clip = evaluation.write_clip(tmp_path / "clip")
     run = {"steps": 2, "sample_every_steps": 2, "sample_steps": 2, "sample_pictures": 2, "score_encoder": str(clip)}
     config = runs.tiny_config(tmp_path, run=run)
     runs.run("train", runs.write_config(config, tmp_path / "config.toml"))
