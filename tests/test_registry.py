@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from PIL import Image
 
@@ -97,6 +98,18 @@ def test_comfy_tests_workflows_are_there() -> None:
     settings = tomllib.loads((ROOT / "comfy-test.toml").read_text(encoding="utf-8"))
     names = settings["test"]["workflows"]["run"]
     assert names and [name for name in names if not (ROOT / "workflows" / f"{name}.json").is_file()] == []
+
+
+def test_publishing_refuses_placeholders(tmp_path: Path) -> None:
+    """The workflow's guard, run as its runner would: it ends the job while pyproject.toml has no real owner."""
+    workflow = yaml.safe_load((ROOT / ".github/workflows/publish.yml").read_text(encoding="utf-8"))
+    checkout, guard, publish = workflow["jobs"]["publish"]["steps"]
+    assert checkout["uses"].startswith("actions/checkout@")
+    assert publish["uses"].startswith("Comfy-Org/publish-node-action@")
+    assert publish["with"] == {"personal_access_token": "${{ secrets.REGISTRY_ACCESS_TOKEN }}"}
+    for owner, code in (("PLACEHOLDER", 1), ("somebody", 0)):
+        (tmp_path / "pyproject.toml").write_text(f'PublisherId = "{owner}"\n', encoding="utf-8")
+        assert subprocess.run(["bash", "-e", "-c", guard["run"]], cwd=tmp_path, capture_output=True).returncode == code
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
