@@ -44,10 +44,20 @@ def _alive_or_built(key: Any, build: Any) -> comfy.clip_vision.ClipVisionModel:
     return encoder
 
 
-def _from_tag(architecture: str, tag: str) -> comfy.clip_vision.ClipVisionModel:
-    import open_clip  # here, because it takes seconds and few graphs need it
+def _open_clip() -> Any:
+    """The package open_clip, imported late: it takes seconds, few graphs need it, and it need not be installed."""
+    try:
+        import open_clip
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"open_clip's tags need a package that is missing ({error.name}): run `python -m pip install "
+            "open_clip_torch` with ComfyUI's Python and restart ComfyUI, or choose a file in models/clip_vision"
+        ) from error
+    return open_clip
 
-    model = open_clip.create_model(architecture, pretrained=tag)
+
+def _from_tag(architecture: str, tag: str) -> comfy.clip_vision.ClipVisionModel:
+    model = _open_clip().create_model(architecture, pretrained=tag)
     return build_encoder(dict(model.visual.state_dict()), architecture_facts(architecture))
 
 
@@ -63,9 +73,7 @@ def architecture_facts(architecture: str) -> Encoder:
     """What is known of an architecture by open_clip's name. Raises ValueError for an unknown name."""
     if architecture in ARCHITECTURES:
         return ARCHITECTURES[architecture]
-    import open_clip
-
-    return encoder_of_open_clip(architecture, open_clip.get_model_config(architecture))
+    return encoder_of_open_clip(architecture, _open_clip().get_model_config(architecture))
 
 
 def build_encoder(weights: Mapping[str, Tensor], known: Encoder | None = None) -> comfy.clip_vision.ClipVisionModel:

@@ -18,14 +18,6 @@ FOLDER = ROOT / "docs" / "screenshots"
 LARGEST = 200_000  # bytes
 
 
-def graph(page: Page, path: Path) -> None:
-    """The page with an open workflow."""
-    page.open(prompts.workflow("image_prompt"))
-    page.tab.evaluate("app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-    page.tab.wait_for_timeout(2500)  # the picture loads, the view moves
-    page.tab.screenshot(path=path)
-
-
 def templates(page: Page, path: Path) -> None:
     """The template browser at our workflows."""
     page.tab.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
@@ -44,7 +36,7 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     models = ROOT / "out" / "random_models"
     ensure(models)
-    shots = {"image_prompt": graph, "templates": templates, "two_references": masks}
+    shots = {"templates": templates, "two_references": masks}
     with Server(find_or_fetch(), ROOT / "out" / "workflows", models) as server:
         for name, shoot in shots.items():
             path = FOLDER / f"{name}.png"

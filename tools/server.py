@@ -27,7 +27,7 @@ from tools.comfyui import ROOT
 # On a CPU: the UNet's weights kept in fp16 (half the memory, computed in fp32), and torch's own attention.
 CPU = ("--cpu", "--fp16-unet", "--use-pytorch-cross-attention")
 Answer = TypeVar("Answer")
-PACK = "comfyui-ip-adapter"  # our folder's name in custom_nodes/
+PACK = "image-prompt-adapter"  # our folder's name in custom_nodes/
 START_SECONDS = 180
 Progress = Callable[[str, dict[str, Any]], None]
 

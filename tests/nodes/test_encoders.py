@@ -4,6 +4,7 @@ Weights are seeded random ones that fp16 holds exactly, because ComfyUI stores t
 """
 
 import json
+import sys
 
 import open_clip
 import pytest
@@ -227,6 +228,13 @@ def refusal(call) -> str:
     print(error.value)
     assert "\n" not in str(error.value)
     return str(error.value)
+
+
+def test_a_tag_without_open_clip_says_what_to_install(monkeypatch):
+    """requirements.txt has no open_clip: files do not need it."""
+    monkeypatch.setitem(sys.modules, "open_clip", None)
+    message = refusal(lambda: encoders.load_encoder(encoders.TAGS[0]))
+    assert "pip install open_clip_torch" in message and "models/clip_vision" in message
 
 
 def test_wrong_architecture(folder):
