@@ -45,10 +45,11 @@ def drawn_nodes(count: int, generator: torch.Generator) -> Tensor:
 
 
 def train(places: Places, device: str = "cpu") -> None:
-    data, unet, noising = training_pictures(places.work), base.load(places).to(device), base.Noising(device)
+    data, unet, noising = training_pictures(places.work), base.load(places), base.Noising(device)
+    control = build(unet).to(device)
+    unet.to(device)
     latents = base.latents_of(places, data, "training", device).to(device)
     texts, pictures = base.texts_of(places, data).to(device), data.bytes.to(device)
-    control = build(unet).to(device)
 
     def loss(generator: torch.Generator) -> Tensor:
         rows = torch.randint(len(latents), (RECIPE.batch,), generator=generator, device=generator.device)
