@@ -85,7 +85,7 @@ def test_the_stage_trains_a_controlnet_that_sees_its_condition(trained: Places) 
     moved, told = float((own - alone).abs().mean()), float((own - others).abs().mean())
     print(f"\nnoise moved by {moved:.4f}, by another condition by {told:.1e}")
     assert moved > 1e-3
-    assert told > 1e-5
+    assert told > 1e-6  # 0 where the condition is not seen
     assert (trained.work / "shuffle.pt").exists() and not trained.shuffle.is_relative_to(trained.weights)
 
 

@@ -84,7 +84,7 @@ def draw(series: Series, batch: Batch, protocol: Protocol) -> list[list[Image.Im
         prompted(system, batch, samples).weighted(series.weight), settings, system.resolution,
     )  # fmt: skip
     count, at_once = len(batch.items) * samples, max(1, DECODED // system.resolution**2)
-    parts = x.split(at_once)[: -(-count // at_once)]  # whole parts, so that what is dropped changes nothing
+    parts = torch.split(x, at_once)[: -(-count // at_once)]  # whole parts, so that what is dropped changes nothing
     flat = [picture for part in parts for picture in to_pictures(base.decode_latents(part))][:count]
     return [flat[start : start + samples] for start in range(0, count, samples)]
 
