@@ -63,9 +63,10 @@ kill-test: setup
 evaluation-kill-test: setup
 	$(BIN)/python -m tests.support.kill_evaluation --kills 10
 
-# Pocket's adapters by `python -m trainer evaluate`: docs/evaluation/. Interrupted, it goes on.
+# Pocket's adapters by `python -m trainer evaluate`: docs/evaluation/. Interrupted, it goes on. On a GPU:
+# make table TABLE="--device cuda --batch 256"
 table: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pocket.table
+	OMP_NUM_THREADS=1 $(BIN)/python -m pocket.table $(TABLE)
 
 # The paper's claims on pocket, with pictures that are kept in out/pocket: docs/evidence.md.
 evidence: setup

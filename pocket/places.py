@@ -45,6 +45,11 @@ class Places:
         return self.weights / "controlnet"
 
     @property
+    def shuffle(self) -> Path:
+        """A diffusers folder of the ControlNet for shuffled pictures, a rival; too large to be kept with the rest."""
+        return self.work / "shuffle"
+
+    @property
     def look(self) -> Path:
         """The other look of the base, as a LoRA."""
         return self.weights / "loras" / "pocket_sticker.safetensors"

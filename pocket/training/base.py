@@ -61,9 +61,12 @@ class Texts:
 
     def drawn(self, rows: Tensor, generator: torch.Generator, without: float = NO_TEXT) -> Tensor:
         """One of a picture's captions, or the empty one: states [B, 77, 64]."""
-        place = torch.randint(4, (len(rows),), generator=generator)
-        number = self.numbers[rows, place]
-        return self.states[torch.where(torch.rand(len(rows), generator=generator) < without, 0, number)]
+        place = torch.randint(4, (len(rows),), generator=generator, device=generator.device)
+        number, chance = self.numbers[rows, place], torch.rand(len(rows), generator=generator, device=generator.device)
+        return self.states[torch.where(chance < without, 0, number)]
+
+    def to(self, device: str) -> Texts:
+        return Texts(self.numbers.to(device), self.states.to(device))
 
 
 @torch.no_grad()
@@ -85,28 +88,29 @@ def texts_of(places: Places, data: Pictures) -> Texts:
     return Texts(torch.tensor(numbers), text_states(places, list(known)))
 
 
-def latents_of(places: Places, data: Pictures, name: str) -> Tensor:
-    """Latents [N, 4, 8, 8] of pictures, kept in the work folder."""
+def latents_of(places: Places, data: Pictures, name: str, device: str = "cpu") -> Tensor:
+    """Latents [N, 4, 8, 8] of pictures, computed on a device and kept in the work folder."""
     path: Path = places.work / f"{name}.latents.pt"
     if not path.exists():
-        model = autoencoder.load(places)
+        model = autoencoder.load(places).to(device)
         rows = torch.arange(len(data)).split(1_024)
-        torch.save(torch.cat([autoencoder.encode(model, data.of(part)) for part in rows]), path)
+        found = [autoencoder.encode(model, data.of(part).to(device)).cpu() for part in rows]
+        torch.save(torch.cat(found), path)
     return torch.load(path, weights_only=True)
 
 
 class Noising:
     """Noise on latents, at timesteps that are drawn with max(.15, min(1, 5 / SNR))."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
         self.scheduler = scheduler()
-        kept = self.scheduler.alphas_cumprod
+        kept = self.scheduler.alphas_cumprod.to(device)
         self.chances = (5 * (1 - kept) / kept).clamp(0.15, 1)
 
     def __call__(self, latents: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Latents [B, 4, 8, 8] to noisy ones, their timesteps [B], and the noise."""
         timesteps = torch.multinomial(self.chances, len(latents), replacement=True, generator=generator)
-        noise = torch.randn(latents.shape, generator=generator)
+        noise = torch.randn(latents.shape, generator=generator, device=generator.device)
         return self.scheduler.add_noise(latents, noise, timesteps), timesteps, noise
 
 

@@ -1,7 +1,7 @@
 """One resumable training for every stage: AdamW, warm-up, cosine, clipping, moving average, checkpoints.
 
 All randomness of a step comes from a generator seeded by the step, so a training that was interrupted ends as one that
-was not.
+was not. It is on the device of the module, whose numbers differ from those of another kind of device.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from ipadapter_core.files.whole import whole
 
-SAVE_SECONDS = 60
+SAVE_SECONDS, SHOWN_STEPS = 60, 20  # between two checkpoints; between two looks at the loss, which a GPU waits for
 Loss = Callable[[torch.Generator], Tensor]
 
 
@@ -49,11 +49,14 @@ def fit(name: str, module: nn.Module, loss: Loss, recipe: Recipe, folder: Path) 
     """
     module.train()
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    device = trained[0].device
     averages = [parameter.detach().clone() for parameter in trained]
-    optimiser = torch.optim.AdamW(trained, lr=recipe.rate, betas=recipe.betas, weight_decay=recipe.decay)
+    optimiser = torch.optim.AdamW(
+        trained, lr=recipe.rate, betas=recipe.betas, weight_decay=recipe.decay, fused=device.type == "cuda"
+    )
     path, step, seconds = folder / f"{name}.pt", 0, 0.0
     if path.exists():
-        saved = torch.load(path, weights_only=True)
+        saved = torch.load(path, weights_only=True, map_location=device)
         step, seconds = saved["step"], saved["seconds"]
         module.load_state_dict(saved["module"])
         optimiser.load_state_dict(saved["optimiser"])
@@ -73,11 +76,11 @@ def fit(name: str, module: nn.Module, loss: Loss, recipe: Recipe, folder: Path) 
         with whole(path) as part:
             torch.save(state, part)
 
-    smooth = None
+    smooth: Tensor | None = None
     with tqdm(total=recipe.steps, initial=step, desc=name, unit="step", dynamic_ncols=True, mininterval=5) as bar:
         try:
             while step < recipe.steps:
-                generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+                generator = torch.Generator(device).manual_seed(recipe.seed * 1_000_003 + step)
                 for group in optimiser.param_groups:
                     group["lr"] = recipe.rate_at(step)
                 value = loss(generator)
@@ -89,9 +92,9 @@ def fit(name: str, module: nn.Module, loss: Loss, recipe: Recipe, folder: Path) 
                 if recipe.average:
                     decay = min(recipe.average, (1 + step) / (10 + step))
                     torch._foreach_lerp_(averages, [parameter.detach() for parameter in trained], 1 - decay)
-                now = value.item()
-                smooth = now if smooth is None else 0.98 * smooth + 0.02 * now
-                bar.set_postfix_str(f"loss {smooth:.4f}", refresh=False)
+                smooth = value.detach() if smooth is None else smooth.lerp(value.detach(), 0.02)
+                if step % SHOWN_STEPS == 0:
+                    bar.set_postfix_str(f"loss {float(smooth):.4f}", refresh=False)
                 bar.update()
                 if time.monotonic() - last > SAVE_SECONDS:
                     save()

@@ -27,13 +27,18 @@ class Denoiser:
 @torch.no_grad()
 def sample(predict: Predict, count: int, guidance: float, seed: int = 0, steps: int = STEPS) -> Tensor:
     """Latents [N, 4, 8, 8]; the noise of number i is seeded with seed + i."""
+    noise = [torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(seed + number)) for number in range(count)]
+    return denoise(predict, torch.stack(noise), guidance, steps)
+
+
+@torch.no_grad()
+def denoise(predict: Predict, latents: Tensor, guidance: float, steps: int = STEPS) -> Tensor:
+    """Noise [N, 4, 8, 8] to latents, on its device."""
     scheduler = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False,
         steps_offset=1,
     )  # fmt: skip
     scheduler.set_timesteps(steps)
-    noise = [torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(seed + number)) for number in range(count)]
-    latents = torch.stack(noise)
     for timestep in scheduler.timesteps:
         without, wanted = predict(latents, timestep)
         latents = scheduler.step(without + guidance * (wanted - without), timestep, latents).prev_sample

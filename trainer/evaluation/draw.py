@@ -29,6 +29,7 @@ from .protocol import Protocol
 from .systems import Drawn, Series
 
 KEPT_TEXTS = 256  # encoded texts in memory: a batch's are used again at every weight
+DECODED = 512 * 512  # pixels that are decoded at once, or one picture
 
 
 class Batch:
@@ -82,9 +83,10 @@ def draw(series: Series, batch: Batch, protocol: Protocol) -> list[list[Image.Im
         {name: torch.cat([text[name] for text in texts]) for name in texts[0]},
         prompted(system, batch, samples).weighted(series.weight), settings, system.resolution,
     )  # fmt: skip
-    wanted = x[: len(batch.items) * samples]
-    flat = [picture for row in wanted.chunk(len(wanted)) for picture in to_pictures(base.decode_latents(row))]
-    return [flat[start : start + samples] for start in range(0, len(flat), samples)]
+    count, at_once = len(batch.items) * samples, max(1, DECODED // system.resolution**2)
+    parts = torch.split(x, at_once)[: -(-count // at_once)]  # whole parts, so that what is dropped changes nothing
+    flat = [picture for part in parts for picture in to_pictures(base.decode_latents(part))][:count]
+    return [flat[start : start + samples] for start in range(0, count, samples)]
 
 
 def prompted(system: Drawn, batch: Batch, samples: int) -> AdapterOutput:
