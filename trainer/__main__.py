@@ -1,4 +1,4 @@
-"""`python -m trainer`: train, resume, export, sample, evaluate, check, faces, cache, plan."""
+"""`python -m trainer`: train, resume, show, export, sample, evaluate, check, faces, cache, plan."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .run.shared import SharedError
+from .run.shared import OthersError, SharedError
 from .settings.config import Config
 from .settings.load import PRESETS, load_config
 
@@ -21,6 +21,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 EXAMPLES = {
     "train": "python -m trainer train sd15.toml --set run.steps=20000 --processes 2",
     "resume": "python -m trainer resume out/sd15 --set run.steps=40000",
+    "show": "python -m trainer show out/sd15",
     "export": "python -m trainer export out/sd15 my_adapter.safetensors --half",
     "sample": "python -m trainer sample my_adapter.safetensors --base models/sd15 --image cat.png --out cats.png",
     "evaluate": "python -m trainer evaluate my_adapter.safetensors --base models/sd15 --data coco --out out/table",
@@ -38,9 +39,13 @@ def main(arguments: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")  # names of files may have bytes that are no text
     options = parser().parse_args(arguments)
     is_first = os.environ.get("RANK", "0") == "0"
+    if not (is_first and sys.stderr.isatty()):  # bars of downloads and of loading belong on a terminal, once
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.basicConfig(level=logging.INFO if is_first else logging.ERROR, format="%(message)s")
     try:
         return options.run(options, arguments)
+    except OthersError:
+        return 1
     except SharedError as error:
         return _failed(str(error)) if is_first else 1
     except ValueError as error:
@@ -98,10 +103,17 @@ def resume(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     return run_training(config, arguments, options.folder, GoingOn(options.from_step, options.changed_data, remember))
 
 
+def show(options: argparse.Namespace, _: Sequence[str]) -> int:
+    from .commands.show import show_run
+
+    print(show_run(options.folder))
+    return 0
+
+
 def export(options: argparse.Namespace, _: Sequence[str]) -> int:
     from .commands.export import export as write
 
-    print(write(options.source, options.out, options.half, options.raw))
+    print(write(options.source, options.out, options.half, options.raw, options.from_step))
     return 0
 
 
@@ -187,14 +199,16 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("folder", metavar="RUN", type=Path, help="the folder that train wrote to")
     _add_set(found)
     found.add_argument("--processes", type=int, help="another number of processes; the samples of a step stay the same")
-    found.add_argument(
-        "--from", type=int, dest="from_step", metavar="STEP", help="an older checkpoint; later ones are kept aside"
-    )
+    _add_from(found, "an older checkpoint; later ones are kept aside")
     found.add_argument("--changed-data", action="store_true", help="go on although the data is another than before")
+
+    found = command("show", show, "What a run has come to: checkpoints, held-out losses, starts; and its report.html.")
+    found.add_argument("folder", metavar="RUN", type=Path, help="the folder that train wrote to")
 
     found = command("export", export, "Write the adapter of a run or a checkpoint as one file.")
     found.add_argument("source", metavar="RUN|CHECKPOINT", type=Path)
     found.add_argument("out", metavar="OUT", type=Path, help=".safetensors, or .bin for programs that want a pickle")
+    _add_from(found, "another checkpoint of the run than the newest good one")
     found.add_argument("--half", action="store_true", help="fp16 weights")
     found.add_argument("--raw", action="store_true", help="the last weights, not their moving average (EMA)")
 
@@ -221,8 +235,17 @@ def _add_set(found: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_from(found: argparse.ArgumentParser, text: str) -> None:
+    found.add_argument("--from", type=_step, dest="from_step", metavar="STEP|best", help=text)
+
+
+def _step(text: str) -> int | str:
+    return text if text == "best" else int(text)
+
+
 def _add_sample(found: argparse.ArgumentParser) -> None:
     found.add_argument("adapter", metavar="ADAPTER", type=Path, help="an adapter file, a run or a checkpoint")
+    _add_from(found, "of a run: another checkpoint than the newest good one")
     found.add_argument("--image", type=Path, required=True, nargs="+", help="reference pictures")
     found.add_argument(
         "--identity", type=Path, nargs="+", default=[], help="for FaceID: the file of each reference's face, .npy or so"

@@ -109,6 +109,7 @@ class RunConfig:
     save_every_steps: int = 10_000  # 0 = at the end and when asked to stop
     keep_last: int = 3  # checkpoints; 0 = all
     keep_every_steps: int = 100_000  # these are never removed; 0 = none
+    keep_best: bool = False  # save where the held-out loss is the lowest so far, and keep that checkpoint
     log_every_steps: int = 10  # 0 = never
     validate_every_steps: int = 1_000  # 0 = never
     sample_every_steps: int = 5_000  # 0 = never
