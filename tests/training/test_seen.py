@@ -130,7 +130,9 @@ def test_the_best_survives_and_what_is_not_whole_is_no_candidate(tmp_path: Path)
     for step in (1, 2, 3, 4):
         saved = checkpoint.Saved(step, {"w": torch.zeros(1)}, {})
         checkpoint.write(tmp_path, saved, {}, {})
-    with pytest.raises(ValueError, match=r"has a held-out loss, as run\.keep_best gives: --from takes one of 1, 2, 3, 4"):
+    with pytest.raises(
+        ValueError, match=r"has a held-out loss, as run\.keep_best gives: --from takes one of 1, 2, 3, 4"
+    ):
         asked_best(tmp_path)
     for step, loss in ((1, 0.5), (2, 0.3), (3, 0.3), (4, float("nan"))):
         note_loss(tmp_path, step, loss)
