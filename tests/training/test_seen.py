@@ -22,7 +22,7 @@ from trainer.base.processor import AdapterOutput
 from trainer.base.sites import unet_layers
 from trainer.data.loader import open_loader
 from trainer.run import checkpoint, folder, loop
-from trainer.run.best import asked_best, best, is_best, note_loss, prune
+from trainer.run.best import asked_best, best, forget_losses, is_best, note_loss, prune
 from trainer.run.progress import Progress, duration
 from trainer.run.report import PAGE
 from trainer.run.show import show_report
@@ -141,6 +141,8 @@ def test_the_best_survives_and_what_is_not_whole_is_no_candidate(tmp_path: Path)
     assert is_best(tmp_path, 0.29) and not is_best(tmp_path, 0.3) and not is_best(tmp_path, float("nan"))
     prune(tmp_path, settings)
     assert checkpoint.steps_of(tmp_path) == [2, 4]
+    forget_losses(tmp_path)  # where the data has changed
+    assert best(tmp_path) is None
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 460, 260, 48, 34, 14  # pixels
 RIGHT = 12
+SHORT = 12  # characters of a name that leaves room for four in a row, not three
 MARKED, TICKS = 12, 5  # as many places on the x axis are each marked and named; of more, some evenly spread ones
 COLOURS = ("#1c5fd0", "#d0571c", "#1c9a5b", "#8a3fc4", "#7a6a10", "#b01c5f", "#444a55")
 
@@ -46,6 +47,7 @@ def chart(title: str, lines: Mapping[str, Sequence[Point]], against: str = "the 
     for place in places if is_few else places[:: -(-len(places) // TICKS)]:
         name = f"{place:,.0f}" if abs(place) >= 1000 else f"{place:g}"
         parts.append(f'<text x="{x(place):.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{name}</text>')
+    columns = 4 if len(lines) > 3 and max(map(len, lines)) <= SHORT else 3
     for number, (name, points) in enumerate(lines.items()):
         colour = COLOURS[number % len(COLOURS)]
         band = [f"{x(p.weight):.1f},{y(p.high):.1f}" for p in points]
@@ -56,7 +58,8 @@ def chart(title: str, lines: Mapping[str, Sequence[Point]], against: str = "the 
         marked = points if is_few else []
         parts += [f'<circle cx="{x(p.weight):.1f}" cy="{y(p.value):.1f}" r="3" fill="{colour}"/>' for p in marked]
         parts.append(
-            f'<text x="{LEFT + 8 + 130 * (number % 3)}" y="{HEIGHT - 4 - 12 * (number // 3)}" style="fill:{colour}">'
+            f'<text x="{LEFT + 8 + 390 // columns * (number % columns)}" y="{HEIGHT - 4 - 12 * (number // columns)}" '
+            f'style="fill:{colour}">'
             f"{escape(name)}</text>"
         )
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img">{"".join(parts)}</svg>'
@@ -65,5 +68,5 @@ def chart(title: str, lines: Mapping[str, Sequence[Point]], against: str = "the 
 def _room(values: Sequence[float]) -> tuple[float, float]:
     """The least and the most with a little room."""
     low, high = min(values), max(values)
-    room = 0.06 * (high - low) or 0.05
+    room = 0.06 * (high - low) or 0.05 * abs(low) or 0.05
     return low - room, high + room

@@ -23,6 +23,12 @@ def note_loss(run: Path, step: int, loss: float) -> None:
             part.write_text(json.dumps({"step": step, "held_out_loss": loss}), encoding="utf-8")
 
 
+def forget_losses(run: Path) -> None:
+    """Remove the held-out losses of a run: those of other data are not to be compared with."""
+    for step in checkpoint.steps_of(run):
+        (checkpoint.folder(run) / checkpoint.name(step) / HELD_OUT).unlink(missing_ok=True)
+
+
 def held_out_losses(run: Path) -> dict[int, float]:
     """The held-out losses of a run's checkpoints by step, as far as they are known."""
     found = {}

@@ -15,11 +15,12 @@ from ..sampling.grid import Grid
 from ..settings.config import Config, RunConfig
 from ..step.objective import Objective
 from . import checkpoint
-from .best import note_loss, prune
+from .best import forget_losses, note_loss, prune
 from .folder import cannot_write, remember
 from .log import Log, record
 from .report import write_report
 from .resume import Chosen, GoingOn
+from .same import DATA
 from .spare import spared
 
 logger = logging.getLogger(__name__)
@@ -76,6 +77,9 @@ def note_start(
 ) -> None:
     """Note a start and what it changes in the run's record; what was accepted is what later resumes start from."""
     changes = chosen.changes if chosen else {}
+    if DATA in changes:
+        with spared("forgetting the held-out losses of other data"):
+            forget_losses(run)
     if going_on.remember:
         remember(going_on.remember, run)
     for key, (before, after) in changes.items():
