@@ -10,6 +10,7 @@ import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 
 import torch
@@ -20,6 +21,7 @@ from ipadapter_core import Given, IPAdapter, nothing
 from ..base.processor import AttentionNorms
 from ..data.batch import Batch
 from ..step.adapter import adapter_output
+from ..step.inputs import Inputs
 from ..step.step import Step, losses
 
 logger = logging.getLogger(__name__)
@@ -68,11 +70,8 @@ def held_out_sums(step: Step, adapter: IPAdapter, batches: Iterable[Batch]) -> T
     sums, norms, before = torch.zeros(OF_LAYER, dtype=torch.float64), AttentionNorms(), None
     for batch in batches:
         inputs = step.inputs(batch)
-        t, given = step.objective.time_at(batch.uniform).to(frozen.device), inputs.given
-
-        def loss(one: Given, inputs=inputs, t=t) -> Tensor:  # type: ignore[no-untyped-def]
-            return losses(frozen.base, step.objective, inputs, t, adapter_output(adapter, one)).cpu().double()
-
+        given = inputs.given
+        loss = partial(_losses, step, adapter, inputs, step.objective.time_at(batch.uniform).to(frozen.device))
         frozen.base.count_attention(norms)
         sums[MATCHED] += loss(given).sum()
         frozen.base.count_attention(None)
@@ -80,12 +79,20 @@ def held_out_sums(step: Step, adapter: IPAdapter, batches: Iterable[Batch]) -> T
         others = loss(_moved_on(given, before))
         has_other = torch.ones(len(others), dtype=torch.float64)
         has_other[0] = float(before is not None or len(others) > 1)
-        sums += torch.stack([*torch.zeros(2), (others * has_other).sum(), torch.tensor(len(others)), has_other.sum()])
+        sums[SHUFFLED] += (others * has_other).sum()
+        sums[COUNT] += len(others)
+        sums[COUNT_SHUFFLED] += has_other.sum()
         before = _row(given, -1)
         frozen.base.forget()
     of_layers = [norms.text.get(layer, 0) for layer in layers] + [norms.image.get(layer, 0) for layer in layers]
     sums = torch.cat([sums, torch.tensor([float(value) for value in of_layers], dtype=torch.float64)])
     return sums.float() if frozen.device.type == "mps" else sums  # which has no fp64 to sum them in
+
+
+def _losses(step: Step, adapter: IPAdapter, inputs: Inputs, t: Tensor, given: Given) -> Tensor:
+    """The losses [B] of a batch with these pictures in place of its own: fp64, on the CPU."""
+    images = adapter_output(adapter, given)
+    return losses(step.frozen.base, step.objective, inputs, t, images).cpu().double()
 
 
 def validation_of(sums: Tensor, layers: Iterable[int]) -> Validation:
