@@ -30,6 +30,10 @@ def _check_ranges(config: Config) -> None:
         raise ValueError(
             f"data.resolution = {config.data.resolution} should be a multiple of 8, the autoencoder's cell"
         )
+    if config.run.keep_best and not (config.data.held_out and config.run.validate_every_steps):
+        raise ValueError(
+            "run.keep_best goes by the held-out loss: set data.held_out and run.validate_every_steps, or leave it off"
+        )
     for tracker in config.run.trackers:
         if tracker not in ("tensorboard", "wandb"):
             raise ValueError(f"unknown tracker {tracker!r} in run.trackers: choose among tensorboard and wandb")
