@@ -76,6 +76,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def our_step(options: argparse.Namespace) -> Any:
     """One optimiser step of the real loop; gives the seconds that it waited for data."""
+    from trainer.run.ahead import Ahead
     from trainer.run.loop import Training
     from trainer.run.parallel.start import start
     from trainer.run.stop import Stop
@@ -83,7 +84,8 @@ def our_step(options: argparse.Namespace) -> Any:
     config = our_config(options, with_cache=options.row == "cached")
     run = Path(tempfile.mkdtemp(dir=options.models))
     training = Training(config, run, start(config), Stop())
-    training.batches = training.loader.batches(0)
+    training.ahead = Ahead(training.loader.batches(0), config.optimiser.accumulation)
+    training.ahead.read()
     return lambda: training._step(config.optimiser.learning_rate)[2]
 
 

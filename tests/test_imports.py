@@ -23,7 +23,7 @@ DIFFUSERS = {"diffusers", "transformers", "accelerate", "deepspeed"}
 ENCODERS = {"open_clip", "insightface"}
 FACES = {"insightface", "onnxruntime", "onnx", "cv2"}
 PLAIN = {"torch", "einops", "numpy", "PIL"}
-OPTIONAL = {"deepspeed", "bitsandbytes", "datasets", "wandb", "insightface", "pillow_heif"}  # extras of the trainer
+OPTIONAL = {"deepspeed", "datasets", "wandb", "insightface", "pillow_heif"}  # extras of the trainer
 
 # What a room may import of this repository beside itself: rooms with all that is below them, less those with a minus. A
 # module belongs to the longest name here that its own begins with.

@@ -1,4 +1,4 @@
-"""`python -m trainer`: train, resume, export, sample, evaluate, check, faces, cache, plan."""
+"""`python -m trainer`: train, resume, show, export, sample, evaluate, check, faces, cache, plan."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .run.shared import SharedError
+from .options import add_evaluate, add_from, add_sample
+from .run.shared import OthersError, SharedError
 from .settings.config import Config
 from .settings.load import PRESETS, load_config
 
@@ -21,6 +22,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 EXAMPLES = {
     "train": "python -m trainer train sd15.toml --set run.steps=20000 --processes 2",
     "resume": "python -m trainer resume out/sd15 --set run.steps=40000",
+    "show": "python -m trainer show out/sd15",
     "export": "python -m trainer export out/sd15 my_adapter.safetensors --half",
     "sample": "python -m trainer sample my_adapter.safetensors --base models/sd15 --image cat.png --out cats.png",
     "evaluate": "python -m trainer evaluate my_adapter.safetensors --base models/sd15 --data coco --out out/table",
@@ -38,9 +40,13 @@ def main(arguments: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")  # names of files may have bytes that are no text
     options = parser().parse_args(arguments)
     is_first = os.environ.get("RANK", "0") == "0"
+    if not (is_first and sys.stderr.isatty()):  # bars of downloads and of loading belong on a terminal, once
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.basicConfig(level=logging.INFO if is_first else logging.ERROR, format="%(message)s")
     try:
         return options.run(options, arguments)
+    except OthersError:
+        return 1
     except SharedError as error:
         return _failed(str(error)) if is_first else 1
     except ValueError as error:
@@ -98,10 +104,17 @@ def resume(options: argparse.Namespace, arguments: Sequence[str]) -> int:
     return run_training(config, arguments, options.folder, GoingOn(options.from_step, options.changed_data, remember))
 
 
+def show(options: argparse.Namespace, _: Sequence[str]) -> int:
+    from .commands.show import show_run
+
+    print(show_run(options.folder))
+    return 0
+
+
 def export(options: argparse.Namespace, _: Sequence[str]) -> int:
     from .commands.export import export as write
 
-    print(write(options.source, options.out, options.half, options.raw))
+    print(write(options.source, options.out, options.half, options.raw, options.from_step))
     return 0
 
 
@@ -187,19 +200,21 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("folder", metavar="RUN", type=Path, help="the folder that train wrote to")
     _add_set(found)
     found.add_argument("--processes", type=int, help="another number of processes; the samples of a step stay the same")
-    found.add_argument(
-        "--from", type=int, dest="from_step", metavar="STEP", help="an older checkpoint; later ones are kept aside"
-    )
+    add_from(found, "an older checkpoint; later ones are kept aside")
     found.add_argument("--changed-data", action="store_true", help="go on although the data is another than before")
+
+    found = command("show", show, "What a run has come to: checkpoints, held-out losses, starts; and its report.html.")
+    found.add_argument("folder", metavar="RUN", type=Path, help="the folder that train wrote to")
 
     found = command("export", export, "Write the adapter of a run or a checkpoint as one file.")
     found.add_argument("source", metavar="RUN|CHECKPOINT", type=Path)
     found.add_argument("out", metavar="OUT", type=Path, help=".safetensors, or .bin for programs that want a pickle")
+    add_from(found, "another checkpoint of the run than the newest good one")
     found.add_argument("--half", action="store_true", help="fp16 weights")
     found.add_argument("--raw", action="store_true", help="the last weights, not their moving average (EMA)")
 
-    _add_sample(command("sample", sample, "Make pictures with an adapter; the defaults are the paper's inference."))
-    _add_evaluate(command("evaluate", evaluate, "The paper's Table 1, of any adapters; resumes where it was stopped."))
+    add_sample(command("sample", sample, "Make pictures with an adapter; the defaults are the paper's inference."))
+    add_evaluate(command("evaluate", evaluate, "The paper's Table 1, of any adapters; resumes where it was stopped."))
     _add_check(command("check", check, "Look at a dataset: sizes, captions, duplicates, what would be skipped."))
     _add_faces(
         command("faces", faces, "Find the face in each picture: its identity and crop, for FaceID and the like.")
@@ -219,64 +234,6 @@ def _add_set(found: argparse.ArgumentParser) -> None:
     found.add_argument(
         "--set", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change a value of the config"
     )
-
-
-def _add_sample(found: argparse.ArgumentParser) -> None:
-    found.add_argument("adapter", metavar="ADAPTER", type=Path, help="an adapter file, a run or a checkpoint")
-    found.add_argument("--image", type=Path, required=True, nargs="+", help="reference pictures")
-    found.add_argument(
-        "--identity", type=Path, nargs="+", default=[], help="for FaceID: the file of each reference's face, .npy or so"
-    )  # fmt: skip
-    found.add_argument("--out", type=Path, default=Path("samples.png"))
-    found.add_argument("--base", default="", help="diffusers folder or checkpoint file; a run knows its own")
-    found.add_argument("--encoder", default="", help="image encoder; a run knows its own, a file its name")
-    found.add_argument("--prompt", default="")
-    found.add_argument("--negative", default="")
-    found.add_argument("--steps", type=int, default=50)
-    found.add_argument("--guidance", type=float, default=7.5)
-    found.add_argument("--weight", type=float, default=1.0)
-    found.add_argument("--number", type=int, default=4, help="pictures of each reference")
-    found.add_argument("--seed", type=int, default=0)
-    found.add_argument("--resolution", type=int, default=0, help="0 = the training's")
-    found.add_argument("--device", default="auto", choices=["auto", "cuda", "cpu", "mps"])
-    found.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
-
-
-def _add_evaluate(found: argparse.ArgumentParser) -> None:
-    # what is not given is the protocol's own (trainer/evaluation/protocol.py), which is the paper's
-    found.add_argument("adapter", metavar="ADAPTER", nargs="*", help="adapter files, runs or checkpoints; NAME=PATH")
-    found.add_argument("--data", type=Path, help="a folder with COCO's annotations/ and val2017/")
-    found.add_argument("--out", type=Path, help="pictures, scores and the result; the same again goes on")
-    found.add_argument("--pictures", action="append", default=[], metavar="NAME=DIR", help="made elsewhere: ID_0.png")
-    found.add_argument("--no-adapter", action="store_true", help="the base alone too: what style is gained over")
-    found.add_argument("--compare", nargs=2, metavar="RESULT", help="two result.json, or result.json:SYSTEM")
-    for name in ("base", "encoder"):
-        found.add_argument(f"--{name}", default="", help=f"as in `sample`: the {name} of all adapters")
-    found.add_argument("--clip", default="ViT-L-14-quickgelu/openai", help="the judge: an open_clip tag, or a folder")
-    found.add_argument("--dino", default="", help="a transformers folder of DINOv2, for DINO-I")
-    found.add_argument("--style", default="", help="a file of CSD's weights, for style and content")
-    found.add_argument("--faces", default="", help="a folder of insightface's .onnx files, for identity")
-    found.add_argument("--split", default="val2017", help="annotations/captions_SPLIT.json and SPLIT/")
-    found.add_argument("--skip-missing", action="store_true", help="leave out pictures and captions without the other")
-    for name, kind, text in (
-        ("samples", int, "pictures of each reference (4)"), ("steps", int, "of DDIM (50)"),
-        ("guidance", float, "classifier-free (7.5)"), ("weight", float, "of the image prompt (1)"),
-        ("prompt", str, 'text of all pictures (""); {caption} is the reference\'s own'),
-        ("negative", str, 'the unconditional text ("")'), ("seed", int, "of the noise (0)"),
-        ("resolution", int, "pixels; 0 = each adapter's training (0)"),
-        ("batch", int, "references at a time; changes last bits (1)"),
-        ("caption", int, "which caption of a picture, by id, from 0 (0)"), ("limit", int, "the first N; 0 = all (0)"),
-        ("text-references", int, "how many get a text (500)"), ("text-samples", int, "of each (1)"),
-        ("resamples", int, "of the bootstrap (2000)"), ("covered", float, "of the intervals (0.95)"),
-    ):  # fmt: skip
-        found.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, help=text)
-    found.add_argument("--text-prompts", nargs="+", metavar="TEXT", help="texts, in turns over the references")
-    found.add_argument("--text-weights", nargs="+", type=float, metavar="W", help="weights with them (0 .25 .5 .75 1)")
-    found.add_argument("--processes", type=int, default=1, help="on this machine, each with its own GPU")
-    found.add_argument("--part", default="0/1", help="i/n: this machine's share; the last to end writes the table")
-    found.add_argument("--dry-run", action="store_true", help="print what it would take, and stop")
-    found.add_argument("--device", default="auto", choices=["auto", "cuda", "cpu", "mps"])
-    found.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "fp16"])
 
 
 def _add_check(found: argparse.ArgumentParser) -> None:

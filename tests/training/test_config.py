@@ -66,6 +66,7 @@ def test_written_configs_read_back_the_same(tmp_path: Path) -> None:
         ("data.drop_both=0.95", "exclusive events"),
         ("run.steps", "expected section.key=value"),
         ("data.resolution=500", "multiple of 8"),
+        ("run.keep_best=true", "goes by the held-out loss: set data.held_out"),
     ],
 )
 def test_wrong_values_are_refused(override: str, message: str) -> None:

@@ -72,18 +72,23 @@ def test_the_lock_comes_first_and_ends_with_the_process(tmp_path: Path) -> None:
     assert psutil.wait_procs(workers, timeout=2)[1] == []
 
 
-def test_a_fault_of_any_rank_is_said_with_its_number(tmp_path: Path) -> None:
+def test_a_fault_of_any_rank_is_said_with_its_number_and_all_save(tmp_path: Path) -> None:
     process = runs.spawn(["train", config(tmp_path, 2)])
     runs.wait_for_steps(process, tmp_path / "run")
     loader = runs.ranks(process)[1].children()[0]
     loader.kill()
     output, _ = process.communicate(timeout=120)
-    lines = output.splitlines()
+    lines, step = output.splitlines(), max(runs.losses(tmp_path / "run"))
     print("\n" + "\n".join(line for line in lines if "error: " in line))
-    assert process.returncode == 1
-    assert any("error: process 1: a loader process has ended" in line for line in lines), output
+    assert process.returncode == 1 and "Traceback" not in output, output
+    said = [line for line in lines if line.startswith("error: process ")]
+    assert len(said) == 1 and said[0].startswith("error: process 1: a loader process has ended"), output
+    assert said[0].endswith(f"; saved at step {step}")
     assert lines[-1].startswith("error: the training has stopped: process 1 has failed (a loader process has ended")
-    assert lines[-1].endswith("nothing is saved yet: correct what is said above and start again")
+    assert lines[-1].endswith(
+        f"saved is {checkpoint.name(step)}; go on with: python -m trainer resume {tmp_path / 'run'}"
+    )
+    assert checkpoint.steps_of(tmp_path / "run") == [step]
 
 
 def test_a_fault_of_one_process_saves_before_it_ends(tmp_path: Path) -> None:

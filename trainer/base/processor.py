@@ -12,6 +12,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from ipadapter_core import ImageKV, Lora, attention, attention_names, decoupled_attention, joint_attention
+from ipadapter_core.method.attention import Attend
 
 from .lora import lora_linear
 from .sites import unet_layers
@@ -45,6 +46,7 @@ class Mailbox:
     def __init__(self) -> None:
         self.of_layer: dict[int, tuple[ImageKV, ...]] = {}
         self.lora: Lora = {}
+        self.norms: AttentionNorms | None = None
 
     def put(self, output: AdapterOutput) -> None:
         self.of_layer = {index: (ImageKV(k, v),) for index, (k, v) in output.keys_values.items()}
@@ -52,6 +54,26 @@ class Mailbox:
 
     def clear(self) -> None:
         self.of_layer, self.lora = {}, {}
+
+
+class AttentionNorms:
+    """How much the layers attended to, while it is given to a base: sums of squares by checkpoint index, on the device.
+
+    text: of Attention(Q, K, V). image: of Attention(Q, K', V'), the weight in V' with it.
+    """
+
+    def __init__(self) -> None:
+        self.text: dict[int, Tensor] = {}
+        self.image: dict[int, Tensor] = {}
+
+    def counting(self, index: int, attend: Attend) -> tuple[Attend, Attend]:
+        """The attention to a text and to a picture, as `attend` does them, whose results are counted for a layer."""
+        return partial(self._counted, self.text, index, attend), partial(self._counted, self.image, index, attend)
+
+    def _counted(self, sums: dict[int, Tensor], index: int, attend: Attend, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = attend(q, k, v)
+        sums[index] = sums.get(index, 0) + out.float().square().sum()
+        return out
 
 
 class ImageAttention:
@@ -89,7 +111,9 @@ class ImageAttention:
         if self.kind == "appended":
             out = joint_attention(q, k, v, images, attend)
         else:
-            out = decoupled_attention(q, k, v, images, attend, attend)
+            norms = self.mailbox.norms
+            of_text, of_image = (attend, attend) if norms is None else norms.counting(self.index, attend)
+            out = decoupled_attention(q, k, v, images, of_text, of_image)
         linear, dropout = attn.to_out
         out = dropout(self._linear("to_out", linear, out))
         if attn.residual_connection:

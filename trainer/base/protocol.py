@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..data.geometry import Geometry
-from .processor import AdapterOutput, Kind
+from .processor import AdapterOutput, AttentionNorms, Kind
 from .sites import Sites
 
 
@@ -66,6 +66,10 @@ class FrozenBase(Protocol):
 
     def denoise(self, noisy: Tensor, time: Tensor, conditioning: dict[str, Tensor], images: AdapterOutput) -> Tensor:
         """The base's prediction [B, C, h, w] for noisy latents at times [B] or (), with an adapter's image prompts."""
+        ...
+
+    def count_attention(self, norms: AttentionNorms | None) -> None:
+        """Add what every layer attends to in `denoise` to `norms` from now on; None: no longer."""
         ...
 
     def forget(self) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..data.geometry import Geometry
 from .files import BaseFiles, build_vae, read_unet_config, text_encoder_of
 from .parts import Parts
-from .processor import AdapterOutput, Kind, Mailbox, install
+from .processor import AdapterOutput, AttentionNorms, Kind, Mailbox, install
 from .sites import Sites, sites_of
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
@@ -131,6 +131,9 @@ class UNetBase:
         states = conditioning["states"].to(self.dtype)
         prediction: Tensor = self.unet(noisy.to(self.dtype), time, states, added_cond_kwargs=added).sample
         return prediction
+
+    def count_attention(self, norms: AttentionNorms | None) -> None:
+        self._mailbox.norms = norms
 
     def forget(self) -> None:
         self._mailbox.clear()

@@ -18,6 +18,7 @@ from ..base.unet import build_parts
 from ..run import checkpoint
 from ..settings.config import Config
 from ..settings.families import trained_family
+from ..settings.optimisers import OPTIMISERS, name_of
 from ..step.adapter import new_adapter, trained_parameters
 from ..step.lora import lora_pairs
 from ..step.shape import encoder_shape
@@ -78,7 +79,7 @@ def trained_memory(config: Config, trained: int) -> dict[str, int]:
     """Bytes on each process of what belongs to the trained weights, parted as ZeRO's stage says."""
     stage = int(config.run.parallel[-1]) if config.run.parallel.startswith("zero") else 0
     share = -(-trained // config.run.processes)
-    state = 2 if config.optimiser.eight_bit else 8
+    state = OPTIMISERS[name_of(config.optimiser)].state_bytes
     is_half = bool(stage) and config.run.precision == "fp16"
     parts = {"trained weights": (share if stage == 3 else trained) * (2 if is_half else 4)}
     if stage:

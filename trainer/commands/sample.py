@@ -74,7 +74,7 @@ def model_and_adapter(options: argparse.Namespace) -> tuple[ModelConfig, Weights
     """
     model, path = ModelConfig(), Path(options.adapter)
     if path.is_dir():
-        found = find_checkpoint(path)
+        found = find_checkpoint(path, getattr(options, "from_step", None))
         file = read_adapter(found / checkpoint.ADAPTER)
         of_run = found.parent.parent / run.CONFIG
         model = load_config(of_run).model if of_run.is_file() else model

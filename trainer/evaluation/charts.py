@@ -1,4 +1,4 @@
-"""Inline SVG: a figure against the weight of the image prompt, with its interval, a line for each system."""
+"""Inline SVG: a figure against the weight of the image prompt, or a run's steps, with its interval, a line for each."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from typing import NamedTuple
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 460, 260, 48, 34, 14  # pixels
 RIGHT = 12
+SHORT = 12  # characters of a name that leaves room for four in a row, not three
+MARKED, TICKS = 12, 5  # as many places on the x axis are each marked and named; of more, some evenly spread ones
 COLOURS = ("#1c5fd0", "#d0571c", "#1c9a5b", "#8a3fc4", "#7a6a10", "#b01c5f", "#444a55")
 
 
 class Point(NamedTuple):
+    """weight: of the image prompt, or whatever else stands on the x axis."""
+
     weight: float
     value: float
     low: float
     high: float
 
 
-def chart(title: str, lines: Mapping[str, Sequence[Point]]) -> str:
+def chart(title: str, lines: Mapping[str, Sequence[Point]], against: str = "the weight") -> str:
     """One plot; the name of each line stands below it. Lines without points are left out."""
     lines = {name: sorted(points) for name, points in lines.items() if points}
     every = [point for points in lines.values() for point in points]
@@ -33,13 +37,17 @@ def chart(title: str, lines: Mapping[str, Sequence[Point]]) -> str:
     def y(value: float) -> float:
         return HEIGHT - BOTTOM - (value - y0) / (y1 - y0) * (HEIGHT - BOTTOM - TOP)
 
-    parts = [f'<text x="{LEFT}" y="11" class="t">{escape(title)} against the weight</text>']
+    parts = [f'<text x="{LEFT}" y="11" class="t">{escape(title)} against {escape(against)}</text>']
     for step in range(5):
         at = y0 + (y1 - y0) * step / 4
         parts.append(f'<path d="M{LEFT} {y(at):.1f}H{WIDTH - RIGHT}" class="g"/>')
         parts.append(f'<text x="{LEFT - 4}" y="{y(at) + 4:.1f}" text-anchor="end">{at:.3g}</text>')
-    for weight in sorted({point.weight for point in every}):
-        parts.append(f'<text x="{x(weight):.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{weight:g}</text>')
+    places = sorted({point.weight for point in every})
+    is_few = len(places) <= MARKED
+    for place in places if is_few else places[:: -(-len(places) // TICKS)]:
+        name = f"{place:,.0f}" if abs(place) >= 1000 else f"{place:g}"
+        parts.append(f'<text x="{x(place):.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{name}</text>')
+    columns = 4 if len(lines) > 3 and max(map(len, lines)) <= SHORT else 3
     for number, (name, points) in enumerate(lines.items()):
         colour = COLOURS[number % len(COLOURS)]
         band = [f"{x(p.weight):.1f},{y(p.high):.1f}" for p in points]
@@ -47,9 +55,11 @@ def chart(title: str, lines: Mapping[str, Sequence[Point]]) -> str:
         path = " ".join(f"{x(p.weight):.1f},{y(p.value):.1f}" for p in points)
         parts.append(f'<polygon points="{" ".join(band)}" fill="{colour}" opacity=".15"/>')
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        parts += [f'<circle cx="{x(p.weight):.1f}" cy="{y(p.value):.1f}" r="3" fill="{colour}"/>' for p in points]
+        marked = points if is_few else []
+        parts += [f'<circle cx="{x(p.weight):.1f}" cy="{y(p.value):.1f}" r="3" fill="{colour}"/>' for p in marked]
         parts.append(
-            f'<text x="{LEFT + 8 + 130 * (number % 3)}" y="{HEIGHT - 4 - 12 * (number // 3)}" style="fill:{colour}">'
+            f'<text x="{LEFT + 8 + 390 // columns * (number % columns)}" y="{HEIGHT - 4 - 12 * (number // columns)}" '
+            f'style="fill:{colour}">'
             f"{escape(name)}</text>"
         )
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}" role="img">{"".join(parts)}</svg>'
@@ -58,5 +68,5 @@ def chart(title: str, lines: Mapping[str, Sequence[Point]]) -> str:
 def _room(values: Sequence[float]) -> tuple[float, float]:
     """The least and the most with a little room."""
     low, high = min(values), max(values)
-    room = 0.06 * (high - low) or 0.05
+    room = 0.06 * (high - low) or 0.05 * abs(low) or 0.05
     return low - room, high + room

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from html import escape
 
 from .charts import Point, chart
+from .html import figure, head, table
 from .scores import MEASURES
 from .sheets import best_and_worst, every_nth
 from .table import TITLES, Result, about, cell, columns, paired, paper_rows, told
 from .work import Job
 
 SHOWN = 50  # rows of the table of pictures at once: a browser lays out all that it is given
-STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#202024}
-table{border-collapse:collapse;margin:1em 0;font-size:13px;display:block;overflow-x:auto}
-td,th{border-bottom:1px solid #ddd;padding:3px 9px;text-align:right;white-space:nowrap}
-td:first-child,th:first-child{text-align:left}th[onclick]{cursor:pointer;text-decoration:underline dotted}
-.paper td{color:#6e6e74}img{max-width:100%}svg text{font-size:11px;fill:currentColor}svg .t{font-weight:600}
-svg .g{stroke:#ddd;fill:none}figure{margin:1em 2em 1em 0;display:inline-block;vertical-align:top}
-figcaption{color:#6e6e74}"""
 SCRIPT = """let by=-1,down=true;const body=document.querySelector('#pictures tbody');
 function show(){body.innerHTML=rows.slice(0,SHOWN).map(r=>'<tr>'+r.map(v=>'<td>'+(v===null?'-':v)+'</td>').join('')
 +'</tr>').join('')}
@@ -34,12 +27,10 @@ def to_html(job: Job, result: Result) -> str:
     for series in systems:
         sheets |= best_and_worst(job, series, result["scores"][series.name])
     parts = [
-        "<!doctype html><html lang='en'><meta charset='utf-8'><title>Image prompts, measured</title>",
-        f"<style>{STYLE}</style><h1>Image prompts, measured</h1><p>{escape(about(result))}</p>",
+        head("Image prompts, measured"), f"<p>{escape(about(result))}</p>",
         f"<p>Intervals of {100 * result['protocol']['covered']:g} %, by bootstrap over references.</p>",
         *_systems(result), *_with_text(result), *_not_measured(result), "<h2>Pictures</h2>",
-        *(f"<figure><img src='{data}' alt=''><figcaption>{escape(title)}</figcaption></figure>"
-          for title, data in sheets.items()),
+        *(figure(title, data) for title, data in sheets.items()),
         *_every_picture(result),
     ]  # fmt: skip
     return "\n".join(parts) + "\n"
@@ -48,21 +39,21 @@ def to_html(job: Job, result: Result) -> str:
 def _systems(result: Result) -> list[str]:
     rows, others = result["systems"], result["not_as_in_the_paper"]
     names = columns(rows)
-    head = ["system", "parameters", "references", "samples", *(TITLES[name] for name in names)]
+    heads = ["system", "parameters", "references", "samples", *(TITLES[name] for name in names)]
     body = [
         [row["name"], row["parameters"], row["references"], row["samples"], *(cell(row["figures"], n) for n in names)]
         for row in rows
     ]
-    found = [_html_table(head, body)]
+    found = [table(heads, body)]
     first, *more = [row["name"] for row in rows]
     if more:
         made = {name: paired(result, first, name) for name in more}
         shared = [name for name in MEASURES if any(name in one for one in made.values())]
         found.append(f"<p>Against {escape(first)}, paired by references:</p>")
         body = [[name, *(told(one.get(measure)) for measure in shared)] for name, one in made.items()]
-        found.append(_html_table(["system", *(TITLES[name] for name in shared)], body))
+        found.append(table(["system", *(TITLES[name] for name in shared)], body))
     said = f"another protocol: {'; '.join(others)}" if others else "the same protocol"
-    found += [f"<p>The paper's rows, of {escape(said)}.</p>", _html_table(*paper_rows(), kind="paper")]
+    found += [f"<p>The paper's rows, of {escape(said)}.</p>", table(*paper_rows(), kind="paper")]
     return found
 
 
@@ -83,8 +74,8 @@ def _with_text(result: Result) -> list[str]:
             if one := row["figures"].get(name):
                 lines.setdefault(row["name"], []).append(Point(row["weight"], one["value"], one["low"], one["high"]))
         plots.append(chart(TITLES[name], lines))
-    head = ["system", "weight", "references", *(TITLES[name] for name in names)]
-    return [f"<h2>With a text</h2><p>{escape(prompts)}</p>", *plots, _html_table(head, body)]
+    heads = ["system", "weight", "references", *(TITLES[name] for name in names)]
+    return [f"<h2>With a text</h2><p>{escape(prompts)}</p>", *plots, table(heads, body)]
 
 
 def _not_measured(result: Result) -> list[str]:
@@ -106,8 +97,8 @@ def _every_picture(result: Result) -> list[str]:
                 short = [value if value is None else round(value, 3) for value in values]
                 rows.append([series, result["keys"][place], sample, *short])
     heads = "".join(
-        f"<th onclick='sort({number})'>{escape(head)}</th>"
-        for number, head in enumerate(["series", "reference", "sample", *(TITLES[name] for name in names)])
+        f"<th onclick='sort({number})'>{escape(title)}</th>"
+        for number, title in enumerate(["series", "reference", "sample", *(TITLES[name] for name in names)])
     )
     data = json.dumps(rows, separators=(",", ":")).replace("</", "<\\/")
     return [
@@ -121,12 +112,3 @@ def _size(scores: dict[str, list[list[float | None]]]) -> tuple[int, int]:
     """References and samples of a series' scores."""
     wide = next((rows for name, rows in scores.items() if name != "diversity"), [])
     return len(wide), len(wide[0]) if wide else 0
-
-
-def _html_table(head: Sequence[object], rows: Sequence[Sequence[object]], kind: str = "") -> str:
-
-    def cells(tag: str, row: Sequence[object]) -> str:
-        return "".join(f"<{tag}>{escape(str(value))}</{tag}>" for value in row)
-
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f"<table class='{kind}'><thead><tr>{cells('th', head)}</tr></thead><tbody>{body}</tbody></table>"

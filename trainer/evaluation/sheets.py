@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
-from io import BytesIO
 
 from PIL import Image
 
 from ipadapter_core.method.picture import square
 
 from .figures import of_references
+from .html import jpeg
 from .systems import Series
 from .work import Job
 
-CELL, GAP, QUALITY = 96, 4, 80  # pixels; of the JPEG
+CELL, GAP = 96, 4  # pixels
 BEST, EVERY = 6, 12  # references of a sheet; of the sheet of all systems
 RANKED = ("clip_i", "dino_i")  # the first of these that there is says which are best
 
@@ -48,9 +47,7 @@ def sheet(rows: Sequence[Sequence[Image.Image]]) -> str:
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):
             paper.paste(square(picture, CELL), (x * step, y * step))
-    data = BytesIO()
-    paper.save(data, "JPEG", quality=QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode()
+    return jpeg(paper)
 
 
 def _row(job: Job, series: Sequence[Series], place: int, most: int = 0) -> list[Image.Image]:

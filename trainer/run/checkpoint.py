@@ -176,12 +176,15 @@ def _damaged(path: Path, error: Exception) -> DamagedError:
     return DamagedError(f"the checkpoint {path} is incomplete or damaged ({error}): resume from another one")
 
 
-def prune(run: Path, keep_last: int, keep_every_steps: int) -> None:
-    """Remove all but the newest `keep_last` checkpoints and those at multiples of `keep_every_steps`; 0: all, none."""
+def prune(run: Path, keep_last: int, keep_every_steps: int, kept: int | None = None) -> None:
+    """Remove all but the newest `keep_last` checkpoints and those at multiples of `keep_every_steps`; 0: all, none.
+
+    kept: a step whose checkpoint stays too.
+    """
     if not keep_last:
         return
     for step in steps_of(run)[:-keep_last]:
-        if not (keep_every_steps and step % keep_every_steps == 0):
+        if step != kept and not (keep_every_steps and step % keep_every_steps == 0):
             _remove(folder(run) / name(step))
 
 

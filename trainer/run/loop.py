@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ipadapter_core import IPAdapter
 
 from ..base.device import DTYPES
 from ..base.frozen import Frozen
-from ..data.batch import Batch
 from ..data.loader import Loader, open_loader
 from ..data.sources import describe_source
 from ..settings.config import Config, fixed_values
@@ -30,19 +27,23 @@ from ..step.ema import Ema
 from ..step.objective import build_objective
 from ..step.schedule import learning_rate
 from ..step.shape import encoder_shape
-from ..step.step import Losses, Step
+from ..step.step import Step
 from ..step.transport import TrainedAdapter
 from . import checkpoint
+from .ahead import Ahead
+from .best import is_best, prune
 from .folder import LOCKS, locked
-from .metrics import BROKEN, PLAIN, SAMPLES, STOP, Window, step_sums
+from .metrics import BROKEN, STOP, Window, step_sums
 from .parallel.plain import Parallel
 from .parallel.start import start
+from .progress import Progress
 from .resume import GoingOn, choose
 from .same import made_with
-from .shared import SharedError
-from .show import note_start, open_grid, open_log, show_grid
+from .shared import OthersError, SharedError
+from .show import note_held_out, note_start, open_grid, open_log, show_grid, show_report
 from .spare import spared
 from .stop import Stop
+from .validation import Proof, held_out_sums, validation_of
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,8 @@ class Training:
         self.ema = Ema(parallel.trained.adapter, config.optimiser.ema) if config.optimiser.ema else None
         self.step = 0  # optimiser steps done
         self.saved = -1  # the step that was saved last
-        self.batches: Iterator[Batch] = iter(())
+        self.ahead = Ahead(iter(()), config.optimiser.accumulation)
+        self.proof = Proof()
         self.made_with: dict[str, Any] = made_with(config, self.loader.source) if parallel.is_main else {}
         self._resume(going_on or GoingOn())
         self.log = open_log(run, config, self.step) if parallel.is_main else None
@@ -128,16 +130,22 @@ class Training:
     def go(self) -> int:
         """Run the remaining steps, save, and return the step reached."""
         steps = self.config.run.steps
-        window, self.batches = Window(), self.loader.batches(self.step)
+        window = Window()
+        self.ahead = Ahead(self.loader.batches(self.step), self.config.optimiser.accumulation)
         self.first = self.step + 1
-        hidden = not self.parallel.is_main
-        with tqdm(total=steps, initial=self.step, unit="step", disable=hidden, dynamic_ncols=True) as bar:
+        if self.step < steps:
+            self.ahead.read()
+            self._end_by_fault(self.ahead.fault)
+        with Progress(steps, self.step, not self.parallel.is_main) as self.progress:
             window.restart()
-            while self.step < steps and not self._one(window, bar):
+            while self.step < steps and not self._one(window):
                 pass
+        if self.log:
+            show_report(self.run)
+        self._end_by_fault(self.ahead.fault)
         return self.step
 
-    def _one(self, window: Window, bar: tqdm) -> bool:
+    def _one(self, window: Window) -> bool:
         """One step and what is due after it; whether the run was asked to stop, and has saved."""
         rate = learning_rate(self.config.optimiser, self.config.run.steps, self.step)
         sums, norm, waited = self._step(rate)
@@ -147,9 +155,9 @@ class Training:
         window.add(sums, norm, waited)
         if self.step == self.first:
             self._report_state()
-        bar.update()
+        self.progress.update(self.step)
         if self._is_due(self.config.run.log_every_steps):
-            self._report(window, rate, bar)
+            self._report(window, rate)
         is_asked, began = bool(sums[STOP]), time.perf_counter()
         if is_asked or self._is_due(self.config.run.save_every_steps) or self.step == self.config.run.steps:
             self.save()
@@ -162,8 +170,8 @@ class Training:
 
     def close(self) -> None:
         """End the workers and close the log's files, whatever has happened."""
-        if isinstance(self.batches, Generator):
-            self.batches.close()
+        if isinstance(self.ahead.batches, Generator):
+            self.ahead.batches.close()
         if self.log:
             self.log.close()
 
@@ -172,33 +180,32 @@ class Training:
 
     def _step(self, rate: float) -> tuple[Tensor, float, float]:
         """One optimiser step: the sums over all processes, the gradient's norm, the seconds waited for data."""
-        total, norm, waited, broken = None, 0.0, 0.0, []
-        for _ in range(self.config.optimiser.accumulation):
-            asked = time.perf_counter()
-            batch = self._next_batch()
-            waited += time.perf_counter() - asked
+        total, norm, broken = None, 0.0, []
+        for batch in self.ahead.take():
             found = self.training_step.train(batch, self.parallel, rate)
             norm = found.norm or 0.0
             sums = step_sums(found)
             broken += [(batch.names, found.weighted)]
             total = sums if total is None else total + sums
         assert total is not None
-        total[STOP] = float(self.stop.is_asked)
+        asked = time.perf_counter()
+        self.ahead.read()
+        waited = time.perf_counter() - asked
+        total[STOP] = float(self.stop.is_asked or bool(self.ahead.fault))
         total = self.parallel.sum(total).cpu()
         if total[BROKEN]:
             self._stop_broken(broken)
         return total, norm, waited
 
-    def _next_batch(self) -> Batch:
-        """The next batch. Raises ValueError for a fault of the data; a process alone saves before."""
-        try:
-            return next(self.batches)
-        except ValueError as error:
-            # no weight has moved since the last whole step; several processes cannot save without each other
-            if self.parallel.num_processes > 1 or self.step == max(self.saved, 0):
-                raise
+    def _end_by_fault(self, mine: str) -> None:
+        """Where a process has met a fault of the data: save what is not saved yet, and end with it on all of them."""
+        if not any(self.parallel.gather_objects(mine)):
+            return
+        if self.step > max(self.saved, 0):
             self.save()
-            raise ValueError(f"{error}; saved at step {self.step}") from error
+        if not mine:
+            raise OthersError("another process has met a fault of the data, and says it")
+        raise ValueError(f"{mine}; saved at step {self.step}" if self.saved > 0 else mine)
 
     def _stop_broken(self, batches: list[tuple[Sequence[str], Tensor]]) -> None:
         mine = [
@@ -214,12 +221,11 @@ class Training:
             f"the learning rate or choose bf16; the last good checkpoint is {last.name if last else 'none'}"
         )
 
-    def _report(self, window: Window, rate: float, bar: tqdm) -> None:
+    def _report(self, window: Window, rate: float) -> None:
         numbers = window.numbers() | {"learning_rate": rate}
         if self.log:
             self.log.numbers(self.step, numbers)
-        speed = numbers["samples_per_second"]
-        bar.set_postfix_str(f"loss {numbers['loss']:.4f}, lr {rate:.2e}, {speed:.2f} samples/s", refresh=False)
+        self.progress.say(self.step, numbers)
         window.restart()
 
     def _report_state(self) -> None:
@@ -237,13 +243,15 @@ class Training:
             saved = checkpoint.Saved(self.step, weights, state, ema, self.parallel.scale_state())
             try:
                 checkpoint.write(self.run, saved, self._metadata(), fixed_values(self.config), self.made_with)
-                checkpoint.prune(self.run, self.config.run.keep_last, self.config.run.keep_every_steps)
+                prune(self.run, self.config.run)
             except ValueError as found:
                 error = str(found)
         error = self.parallel.gather_objects(error)[0]
         if error:
             raise SharedError(error)
         self.saved = self.step
+        if self.log:
+            show_report(self.run)
 
     def _current(self) -> IPAdapter:
         """The adapter as its file would hold it now, apart from the wrapped one. Every process must call it."""
@@ -255,17 +263,21 @@ class Training:
         return metadata(self.spec, self.config, self.step, self.objective.prediction)
 
     def validate(self) -> None:
-        """The loss of the held-out samples at fixed noise and evenly spread times, without drops or weights."""
+        """The held-out losses at fixed noise and evenly spread times; saved where they are the best so far."""
         if not self.config.data.held_out:
             return
-        adapter = self._current()
-        empty = torch.zeros(0, device=self.parallel.device)  # a process may have no held-out samples
-        total = step_sums(Losses(empty, empty, empty))
-        for batch in self.loader.held_out():
-            total = total + step_sums(self.training_step.validate(batch, adapter))
-        total = self.parallel.sum(total).cpu()
+        batches = Ahead(self.loader.held_out(), 1)
+        sums = held_out_sums(self.training_step, self._current(), batches)
+        self._end_by_fault(batches.fault)
+        found = validation_of(self.parallel.sum(sums), self.spec.layers)
+        is_new = self.config.run.keep_best and self.saved != self.step
+        if is_new and self.parallel.gather_objects(is_best(self.run, found.loss))[0]:
+            self.save()
         if self.log:
-            self.log.numbers(self.step, {"held_out_loss": float(total[PLAIN] / total[SAMPLES])})
+            self.log.numbers(self.step, found.numbers())
+            self.progress.validated(self.step, found)
+            self.proof.add(found)
+            note_held_out(self.run, self.config.run, self.step, found.loss)
 
     def sample(self) -> None:
         """A grid of pictures at fixed seeds, and its scores, made by the first process; its faults end no training."""

@@ -6,24 +6,27 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..settings.config import Config
 from . import checkpoint
+from .best import BEST, asked_best
 from .same import changes
 from .sums import DamagedError
+
+Asked = int | Literal["best"] | None  # a step, the one with the lowest held-out loss, or the newest good one
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class GoingOn:
-    """How a run is gone on with. from_step: of the checkpoint; None = the newest good one.
+    """How a run is gone on with. from_step: of the checkpoint, or the best one; None = the newest good one.
 
     takes_changed_data: other samples than before are no fault. remember: the config that later resumes start from.
     """
 
-    from_step: int | None = None
+    from_step: Asked = None
     takes_changed_data: bool = False
     remember: Config | None = None
 
@@ -55,10 +58,16 @@ def choose(run: Path, going_on: GoingOn, wanted: Mapping[str, Any], now: Mapping
     return Chosen(path, found, aside)
 
 
-def newest_good(run: Path) -> Path | None:
-    """A run's newest checkpoint that is not damaged, None where there is none. Raises ValueError when all are."""
+def find(run: Path, asked: Asked = None) -> Path | None:
+    """A run's checkpoint: its newest good one, of a step, or the best one; None where there is none at all.
+
+    Raises ValueError when all are damaged, or the one asked for is not there or damaged.
+    """
     steps = checkpoint.steps_of(run)
-    return checkpoint.folder(run) / checkpoint.name(_newest_good(run, steps)) if steps else None
+    if not steps:
+        return None
+    step = _newest_good(run, steps) if asked is None else _asked(run, steps, asked)
+    return checkpoint.folder(run) / checkpoint.name(step)
 
 
 def _newest_good(run: Path, steps: list[int]) -> int:
@@ -72,7 +81,8 @@ def _newest_good(run: Path, steps: list[int]) -> int:
     raise ValueError(f"all checkpoints of {run} are damaged ({len(steps)}): restore one, or start the run again")
 
 
-def _asked(run: Path, steps: list[int], step: int) -> int:
+def _asked(run: Path, steps: list[int], asked: int | str) -> int:
+    step = asked_best(run) if asked == BEST else asked
     if step not in steps:
         there = ", ".join(map(str, steps)) or "none"
         raise ValueError(f"{run} has no checkpoint of step {step}: --from takes one of {there}")

@@ -5,3 +5,7 @@ from __future__ import annotations
 
 class SharedError(ValueError):
     """Raised on every process, with the same words."""
+
+
+class OthersError(SharedError):
+    """Raised where another process says what has happened."""

@@ -1,4 +1,4 @@
-"""What is made around a training to be looked at: its log, its grid, its record."""
+"""What is made around a training to be looked at: its log, its grid, its record, its report."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from ipadapter_core import IPAdapter
 from ..base.frozen import Frozen
 from ..data.loader import Loader
 from ..sampling.grid import Grid
-from ..settings.config import Config
+from ..settings.config import Config, RunConfig
 from ..step.objective import Objective
 from . import checkpoint
+from .best import forget_losses, note_loss, prune
 from .folder import cannot_write, remember
 from .log import Log, record
+from .report import write_report
 from .resume import Chosen, GoingOn
+from .same import DATA
+from .spare import spared
 
 logger = logging.getLogger(__name__)
 
@@ -55,11 +59,27 @@ def show_grid(
         log.numbers(step, scores)
 
 
+def note_held_out(run: Path, settings: RunConfig, step: int, loss: float) -> None:
+    """Write a step's held-out loss beside its checkpoint, if it has one, and remove those that are not kept."""
+    with spared("the note of the held-out loss"):
+        note_loss(run, step, loss)
+        prune(run, settings)
+
+
+def show_report(run: Path) -> None:
+    """Write the run's report anew; its faults end no training."""
+    with spared("the report"):
+        write_report(run)
+
+
 def note_start(
     run: Path, config: Config, step: int, chosen: Chosen | None, going_on: GoingOn, made_with: Mapping[str, Any]
 ) -> None:
     """Note a start and what it changes in the run's record; what was accepted is what later resumes start from."""
     changes = chosen.changes if chosen else {}
+    if DATA in changes:
+        with spared("forgetting the held-out losses of other data"):
+            forget_losses(run)
     if going_on.remember:
         remember(going_on.remember, run)
     for key, (before, after) in changes.items():

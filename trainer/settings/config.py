@@ -70,17 +70,21 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """AdamW and the loss, by default as in the paper."""
+    """The optimiser and the loss, by default as in the paper.
 
-    learning_rate: float = 1e-4
+    A config that leaves out learning_rate, betas or epsilon gets the optimiser's own (`settings/optimisers.py`).
+    """
+
+    name: Literal["adamw", "adamw8bit", "lion", "prodigy", "adafactor"] = "adamw"
+    learning_rate: float = 1e-4  # prodigy: a factor of the rate that it finds, 1; adafactor: relative to the weights
     weight_decay: float = 0.01
-    betas: tuple[float, ...] = (0.9, 0.999)
-    epsilon: float = 1e-8
+    betas: tuple[float, ...] = (0.9, 0.999)  # adafactor has none: []
+    epsilon: float = 1e-8  # lion and adafactor have none: 0
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: int = 0
     clip: float = 0.0  # largest gradient norm; 0 = no clipping
     accumulation: int = 1  # batches for one optimiser step
-    eight_bit: bool = False  # AdamW with 8-bit state (bitsandbytes)
+    eight_bit: bool = False  # the older word for name = "adamw8bit"
     ema: float = 0.0  # decay of the adapter's moving average, e.g. 0.9999; 0 = none
     noise_offset: float = 0.0
     timesteps: Literal["uniform", "snr"] = "uniform"  # snr: noisy timesteps more often; a flow's are logit-normal
@@ -105,6 +109,7 @@ class RunConfig:
     save_every_steps: int = 10_000  # 0 = at the end and when asked to stop
     keep_last: int = 3  # checkpoints; 0 = all
     keep_every_steps: int = 100_000  # these are never removed; 0 = none
+    keep_best: bool = False  # save where the held-out loss is the lowest so far, and keep that checkpoint
     log_every_steps: int = 10  # 0 = never
     validate_every_steps: int = 1_000  # 0 = never
     sample_every_steps: int = 5_000  # 0 = never

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from ipadapter_core.files.whole import whole
 
 from .config import Config, tables
+from .optimisers import own_values
 from .read import read_text
 from .rules import check
 
@@ -69,6 +70,7 @@ def parse_config(values: Mapping[str, Any]) -> Config:
                 f"{name} = {section!r} stands outside of a section: put it under one of [{'], ['.join(sections)}]"
             )
         hints = typing.get_type_hints(sections[name])
+        section = own_values(section) if name == "optimiser" else section
         for key in section:
             if key not in hints:
                 raise ValueError(f"unknown key {name}.{key}{_nearest(key, hints, name)}")

@@ -48,7 +48,7 @@ RANGES = {
     "optimiser.learning_rate": POSITIVE,
     "optimiser.weight_decay": COUNT,
     "optimiser.betas": Range(0, 1),
-    "optimiser.epsilon": POSITIVE,
+    "optimiser.epsilon": COUNT,
     "optimiser.warmup_steps": COUNT,
     "optimiser.clip": Range(0, advice="0 = no clipping"),
     "optimiser.accumulation": FROM_ONE,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from .config import Config, OptimiserConfig
 from .families import TRAINED, trained_family
+from .optimisers import check_optimiser
 from .ranges import check_ranges
 
 
 def check(config: Config) -> None:
     """Raises ValueError for values out of range, and for values that exclude each other."""
     _check_ranges(config)
+    check_optimiser(config)
     _check_parallel(config)
     if config.model.prediction == "flow":
         check_flow(config.optimiser)
@@ -28,8 +30,10 @@ def _check_ranges(config: Config) -> None:
         raise ValueError(
             f"data.resolution = {config.data.resolution} should be a multiple of 8, the autoencoder's cell"
         )
-    if len(config.optimiser.betas) != 2:
-        raise ValueError(f"optimiser.betas = {list(config.optimiser.betas)} should be two numbers, like [0.9, 0.999]")
+    if config.run.keep_best and not (config.data.held_out and config.run.validate_every_steps):
+        raise ValueError(
+            "run.keep_best goes by the held-out loss: set data.held_out and run.validate_every_steps, or leave it off"
+        )
     for tracker in config.run.trackers:
         if tracker not in ("tensorboard", "wandb"):
             raise ValueError(f"unknown tracker {tracker!r} in run.trackers: choose among tensorboard and wandb")
@@ -44,10 +48,6 @@ def _check_parallel(config: Config) -> None:
     if config.run.offload_optimiser and not is_zero:
         raise ValueError(
             "run.offload_optimiser is DeepSpeed's: set run.parallel to zero1, zero2 or zero3, or leave it off"
-        )
-    if config.optimiser.eight_bit and is_zero:
-        raise ValueError(
-            "optimiser.eight_bit and DeepSpeed exclude each other: set run.parallel to none or ddp, or leave it off"
         )
     if config.optimiser.ema and is_zero and (config.run.parallel == "zero3" or config.run.precision == "fp16"):
         raise ValueError(

@@ -12,17 +12,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ipadapter_core import AdapterSpec, Given, IPAdapter
+from ipadapter_core import AdapterSpec, Given
 
 from ..base.frozen import Frozen
 from ..base.processor import AdapterOutput
 from ..base.protocol import FrozenBase
 from ..data.batch import Batch
-from .adapter import adapter_output
 from .inputs import Inputs, to_inputs
 from .objective import Objective
 
@@ -73,15 +71,6 @@ class Step:
             norm = trained.backward(weighted.mean(), learning_rate)  # for projection, K' and V' (and LoRA) alone
         self.frozen.base.forget()
         return Losses(weighted.detach(), plain.detach(), objective.noisiness(t), norm)
-
-    @torch.no_grad()
-    def validate(self, batch: Batch, adapter: IPAdapter) -> Losses:
-        """The losses of a held-out batch at the times that spread evenly over the noisiness, unweighted."""
-        inputs = self.inputs(batch)
-        t = self.objective.time_at(batch.uniform).to(self.frozen.device)
-        plain = losses(self.frozen.base, self.objective, inputs, t, adapter_output(adapter, inputs.given))
-        self.frozen.base.forget()
-        return Losses(plain, plain, self.objective.noisiness(t))
 
 
 def losses(base: FrozenBase, objective: Objective, inputs: Inputs, t: Tensor, image: AdapterOutput) -> Tensor:

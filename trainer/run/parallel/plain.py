@@ -21,6 +21,7 @@ from ...base.processor import AdapterOutput
 from ...settings.config import Config
 from ...step.adapter import trained_parameters
 from ...step.transport import TrainedAdapter
+from ..optimisers import build_optimiser, load_state, state_of
 
 
 class Parallel:
@@ -122,25 +123,14 @@ class Parallel:
 
     def state(self) -> dict[str, Tensor]:
         """The optimiser's state, "key.weight name" to a whole tensor on the CPU. Every process must call it."""
-        of_parameter = self.optimiser.optimizer.state
-        return {
-            f"{key}.{name}": value.detach().cpu().clone()
-            for name, parameter in self._named()
-            for key, value in of_parameter[parameter].items()
-            if isinstance(value, Tensor) and key != "step"
-        }
+        return state_of(self.optimiser.optimizer, self._named())
 
     def load(self, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], step: int) -> None:
         """Go on from what `weights` and `state` gave after `step` steps, of any number of processes."""
-        is_int = self.config.optimiser.eight_bit  # bitsandbytes counts its steps in Python, torch in a tensor
-        of_parameter = self.optimiser.optimizer.state
         with torch.no_grad():
             for name, parameter in self._named():
                 parameter.copy_(weights[name])
-                keys = [key.removesuffix(f".{name}") for key in state if key.endswith(f".{name}")]
-                of_parameter[parameter] = {"step": step if is_int else torch.tensor(float(step))} | {
-                    key: state[f"{key}.{name}"].to(self.device, copy=True) for key in keys
-                }
+        load_state(self.optimiser.optimizer, self._named(), state, step)
 
     def scale_state(self) -> dict[str, Any]:
         """The state of fp16's loss scale, JSON-able; empty for other precisions."""
@@ -163,24 +153,3 @@ def count_bytes(optimiser: torch.optim.Optimizer) -> int:
     """Bytes of an optimiser's state, without its step counters."""
     tensors = [value for state in optimiser.state.values() for value in state.values() if isinstance(value, Tensor)]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor.ndim)
-
-
-def build_optimiser(config: Config, trained: TrainedAdapter) -> torch.optim.Optimizer:
-    """AdamW over every trained weight. Raises ValueError when 8-bit AdamW is asked for and not installed."""
-    settings = config.optimiser
-    parameters = [parameter for _, parameter in trained_parameters(trained)]
-    options: dict[str, Any] = {
-        "lr": settings.learning_rate,
-        "betas": (settings.betas[0], settings.betas[1]),
-        "eps": settings.epsilon,
-        "weight_decay": settings.weight_decay,
-    }
-    if not settings.eight_bit:
-        return torch.optim.AdamW(parameters, **options)
-    try:
-        from bitsandbytes.optim import AdamW8bit
-    except ImportError as error:
-        raise ValueError(
-            "optimiser.eight_bit needs bitsandbytes: pip install bitsandbytes, or set it to false"
-        ) from error
-    return AdamW8bit(parameters, **options)

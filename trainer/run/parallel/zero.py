@@ -20,9 +20,8 @@ from ...base.device import choose_device
 from ...base.processor import AdapterOutput
 from ...settings.config import Config
 from ...step.transport import TrainedAdapter
-from .plain import Parallel, build_optimiser, count_bytes
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
+from ..optimisers import build_optimiser, moments
+from .plain import Parallel, count_bytes
 
 
 class ZeroParallel(Parallel):
@@ -95,7 +94,7 @@ class ZeroParallel(Parallel):
         return {
             f"{key}.{name}": safe_get_full_optimizer_state(parameter, key).cpu().clone()
             for name, parameter in self._named()
-            for key in MOMENTS
+            for key in moments(self.config)
         }
 
     def load(self, weights: Mapping[str, Tensor], state: Mapping[str, Tensor], step: int) -> None:
@@ -104,10 +103,11 @@ class ZeroParallel(Parallel):
         self._make_state()
         for name, parameter in self._named():
             safe_set_full_fp32_param(parameter, weights[name].to(self.device))
-            for key in MOMENTS:
+            for key in moments(self.config):
                 safe_set_full_optimizer_state(parameter, state[f"{key}.{name}"].to(self.device), key)
         for values in self._inner().state.values():
-            values["step"].fill_(float(step))
+            if "step" in values:
+                values["step"].fill_(float(step))
         # the weights that compute are kept apart from the fp32 ones that are trained: give them the same values
         with torch.no_grad():
             for name, parameter in self._named():
