@@ -1,7 +1,7 @@
 """`make demo`: a real ComfyUI with this pack runs workflows/pocket_*.json on pictures that the model has never seen.
 
-Writes out/demo.html and out/demo.png, and prints how often a picture agrees with its reference, with the adapter and
-without. Everything that it needs comes with the pack.
+Writes out/demo.html, out/demo.png and, of its first rows, out/demo.webp (in docs/screenshots). Prints how often a
+picture agrees with its reference, with the adapter and without. Everything that it needs comes with the pack.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import time
 
 from torch import Tensor
 
-from demo.page import Table, write_page, write_sheet
+from demo.page import Table, write_page
+from demo.sheet import write_sheet
 from demo.showcase import COUNT, Showcase
 from pocket.places import Places
 from pocket.training.judge import Judge
@@ -21,21 +22,22 @@ from tools.server import Server
 
 OUT = ROOT / "out"
 FOLDER = OUT / "demo"
+COVER = 1  # sections that say it at a glance
 
 
 def main() -> None:
     start = time.monotonic()
     (FOLDER / "models").mkdir(parents=True, exist_ok=True)  # empty: pocket comes with the pack
+    judge = load_judge(Places())
     with Server(find_or_fetch(), FOLDER, FOLDER / "models") as server:
         version = server.get("/system_stats")["system"]["comfyui_version"]
         print(f"ComfyUI {version} from {server.comfyui} with this pack: ready after {time.monotonic() - start:.1f} s")
-        showcase = Showcase(server)
-        sections = list(showcase.sections())
-    judge = load_judge(Places())
+        sections = list(Showcase(server, judge).sections())
     judged = {label: pair for section in sections for label, pair in section.judged.items()}
     table = {label: agreement(judge, *pair) for label, pair in judged.items()}
     show(table)
     write_sheet(sections, OUT / "demo.png")
+    write_sheet(sections[:COVER], OUT / "demo.webp")
     write_page(sections, table, COUNT, OUT / "demo.html")
     print(f"{time.monotonic() - start:.0f} s in all. See {OUT / 'demo.html'} and {OUT / 'demo.png'}")
 

@@ -12,55 +12,61 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from demo.choice import all_right, clean_ends, different, first, halves_right, partner
 from pocket.training.data import references
+from pocket.training.judge import Judge
 from pocket.world.drawing import silhouettes
-from pocket.world.scenes import COLOUR, SHAPE, SHAPES, SIZE
+from pocket.world.scenes import SHAPE, SHAPES, SIZE
 from tools import api_graphs as prompts
 from tools.graphs.pocket import SWEEP
 from tools.server import Server
 
 SEED = 51  # of the references; no training and no measurement uses it
-COUNT, SHOWN = 32, 8  # references that are judged, and those that are shown
-TEXT = "a heart"
-WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.4)
+COUNT, SHOWN = 32, 6  # references that are judged, and those that are shown in a row
+LARGE = 3  # references that are shown at double size
+TEXT, SWEEP_TEXT = "a heart", "a ring"
+WEIGHTS = (0.0, 0.3, 1.0, 2.0)  # as many as the graph has
+CANDIDATES, STRIPS = 16, 3  # references that all weights are tried on, and those that are shown
 
 
 @dataclass(frozen=True)
 class Row:
     """Pictures side by side, [N, 3, 64, 64] of 0..1, with a label for all and, if there are any, one for each.
 
-    is_given: what the model is given, not what it made.
+    given: how many of the first are what the model is given, not what it made.
     """
 
     label: str
     pictures: Tensor
     captions: Sequence[str] = ()
-    is_given: bool = False
+    given: int = 0
 
 
 @dataclass(frozen=True)
 class Section:
-    """What one claim looks like. judged: of rows whose agreement is told, all pictures [N, ...] and the scenes [N, 5]
-    that they should show, by label."""
+    """What one claim looks like, and the graph that shows it. judged: of rows whose agreement is told, all pictures
+    [N, ...] and the scenes [N, 5] that they should show, by label. is_large: at double size."""
 
     title: str
     text: str
+    graph: str
     rows: list[Row]
     judged: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    is_large: bool = False
 
 
 class Showcase:
     """Runs graphs on the same references; a batch gives each latent its own."""
 
-    def __init__(self, server: Server) -> None:
-        self.server = server
+    def __init__(self, server: Server, judge: Judge) -> None:
+        self.server, self.judge = server, judge
         self.references = references(COUNT, SEED)
         others = references(COUNT, SEED + 1)
         self.others = others.scenes
-        self.given = Row("reference", self.references.of(torch.arange(COUNT)), is_given=True)
+        self.given = Row("reference", self.references.of(torch.arange(COUNT)), given=COUNT)
         self.files = self._write("reference", self.given.pictures)
         shapes = silhouettes(others.scenes, others.given)
-        self.silhouettes = Row("silhouette", shapes, is_given=True)
+        self.silhouettes = Row("silhouette", shapes, given=COUNT)
         self.silhouette_files = self._write("silhouette", shapes)
 
     def _write(self, name: str, pictures: Tensor) -> list[str]:
@@ -92,77 +98,111 @@ class Showcase:
         return read(sorted(result.pictures))
 
     def sections(self) -> Iterable[Section]:
-        yield self.image_prompt()
-        yield self.image_and_text()
+        prompted = self.image_prompt()
+        yield self.lead(prompted)
         yield self.weights()
+        yield prompted
+        yield self.image_and_text()
         yield self.two_references()
         yield self.controlnet()
         yield self.other_look()
 
+    def lead(self, prompted: Section) -> Section:
+        """A few of the pictures of another section, large."""
+        scenes = self.references.scenes
+        right = all_right(self.judge, *prompted.judged["adapter"])
+        shown = different(first(right, COUNT), scenes, LARGE)
+        return Section(
+            "A picture is the prompt",
+            "No words at all. Above what the model is given, below what it draws from it, and in between what the same "
+            f"noise becomes without the adapter. Shown are the first of {COUNT} references whose picture is right in "
+            "shape, colour, background, pattern and size, each of another shape and colour than those before it; "
+            f"{int(right.sum())} of {COUNT} are right.",
+            prompted.graph,
+            [Row(row.label, row.pictures[shown], given=row.given) for row in prompted.rows[:LARGE]],
+            is_large=True,
+        )
+
     def image_prompt(self) -> Section:
-        given = {"Reference": self.files}
+        graph, given = "pocket_image_prompt", {"Reference": self.files}
         made = {
-            "no adapter": self.run("pocket_image_prompt", given, weight=0.0),
-            "adapter": self.run("pocket_image_prompt", given),
+            "no adapter": self.run(graph, given, weight=0.0),
+            "adapter": self.run(graph, given),
             "fine-grained adapter": self.run("pocket_fine_grained", given, "pocket_fine_grained"),
         }
+        labels = {"no adapter": "no adapter (weight 0), the same noise"}
         return Section(
-            "The picture is the prompt",
-            "The model gets no words at all. Without the adapter it draws anything. With it, each picture follows the "
-            "reference above: shape, colours, pattern and size. The model never saw these combinations in training.",
-            [self.given, *(Row(label, value) for label, value in made.items())],
+            "The first six, as they come",
+            "Without the adapter the model draws anything. With it, each picture follows the reference above: shape, "
+            "colours, pattern and size. The fine-grained adapter also looks at parts of the picture.",
+            graph,
+            [self.given, *(Row(labels.get(label, label), pictures) for label, pictures in made.items())],
             {label: (pictures, self.references.scenes) for label, pictures in made.items()},
         )
 
     def image_and_text(self) -> Section:
-        made = self.run("pocket_image_and_text", {"Reference": self.files}, text=TEXT)
+        graph = "pocket_image_and_text"
+        made = self.run(graph, {"Reference": self.files}, text=TEXT)
         scenes = self.references.scenes.clone()
         scenes[:, SHAPE] = SHAPES.index(TEXT.split()[-1])
         return Section(
             "Picture and words together",
             f"The words say “{TEXT}”, the picture gives the rest.",
+            graph,
             [self.given, Row(f"+ “{TEXT}”", made)],
             {f"+ “{TEXT}”": (made, scenes)},
         )
 
     def weights(self) -> Section:
-        """As many weights in a run as the graph has."""
-        parts = [WEIGHTS[start : start + len(SWEEP)] for start in range(0, len(WEIGHTS), len(SWEEP))]
-        made = [self._weighted(part) for part in parts]
-        captions = [f"{weight:g}" for weight in WEIGHTS]
+        made = self._weighted(self.files[:CANDIDATES])
+        scenes = self.references.scenes[:CANDIDATES]
+        clean = clean_ends(self.judge, made, scenes, SHAPES.index(SWEEP_TEXT.split()[-1]))
+        captions = ["reference", *(f"weight {weight:g}" for weight in WEIGHTS)]
+        given = self.given.pictures
         return Section(
             "How strongly the picture counts",
-            "One reference, the words “a ring”, the same noise. At weight 0 only the words count.",
+            f"The words “{SWEEP_TEXT}”, a picture, and a weight between them; a row has the same noise. Shown are the "
+            f"first of {CANDIDATES} references whose ends are clean: at {WEIGHTS[0]:g} the words' shape and none of "
+            f"the picture's colours, at {WEIGHTS[-1]:g} all of the picture; {int(clean.sum())} of {CANDIDATES} are.",
+            "pocket_weights",
             [
-                Row("reference", self.given.pictures[:1], is_given=True),
-                Row("weight", torch.cat(made), captions),
+                Row(f"words “{SWEEP_TEXT}”", torch.cat([given[number, None], made[:, number]]), captions, given=1)
+                for number in first(clean, STRIPS)
             ],
         )
 
-    def _weighted(self, weights: Sequence[float]) -> Tensor:
+    def _weighted(self, files: list[str]) -> Tensor:
+        """Pictures of each weight and reference, [W, N, 3, 64, 64]."""
         content = prompts.prompt("pocket_weights")
         prompts.save_as_made(content, "")
-        prompts.give_files(content, "Reference", self.files[:1])
-        for place, (own, weight) in enumerate(zip(SWEEP, weights, strict=True)):
-            content[prompts.node_of(content, f"Apply, weight {own:g}")]["inputs"]["weight"] = weight
+        prompts.give_files(content, "Reference", files)
+        for place, (own, weight) in enumerate(zip(SWEEP, WEIGHTS, strict=True)):
+            apply = content[prompts.node_of(content, f"Apply, weight {own:g}")]["inputs"]
+            apply |= {"weight": weight, "combine": "one for each latent"}
             content[prompts.node_of(content, f"Weight {own:g}")]["inputs"]["filename_prefix"] = f"weights/{place}"
-        return self._pictures("pocket_weights", content)
+        prompts.inputs_of(content, "EmptyLatentImage")["batch_size"] = len(files)
+        content[prompts.node_of(content, "Text")]["inputs"]["text"] = SWEEP_TEXT
+        return self._pictures("pocket_weights", content).unflatten(0, (len(WEIGHTS), len(files)))
 
     def two_references(self) -> Section:
-        upper, lower = list(range(SHOWN)), [alike(self.references.scenes, number) for number in range(SHOWN)]
-        files = {
-            f"{side} reference": [self.files[number] for number in numbers]
-            for side, numbers in (("Upper", upper), ("Lower", lower))
-        }
+        scenes, pictures = self.references.scenes, self.given.pictures
+        numbers = {"Upper": list(range(COUNT)), "Lower": [partner(scenes, number) for number in range(COUNT)]}
+        files = {f"{side} reference": [self.files[number] for number in found] for side, found in numbers.items()}
         made = self.run("pocket_two_references", files)
-        pictures = self.given.pictures
+        upper, lower = (pictures[found] for found in numbers.values())
+        right = halves_right(self.judge, made, *(scenes[found] for found in numbers.values()))
+        shown = first(right, SHOWN)
         return Section(
             "Two references, each in its half",
-            "A mask says where each picture counts: one in the upper half, another one of the same shape in the lower.",
+            "A mask says where each picture counts: one in the upper half, another one in the lower. Shown are the "
+            f"first of {COUNT} pairs of one big shape whose result keeps it, and has in each half the colour, "
+            f"background and pattern of its own picture; {int(right.sum())} of {COUNT} are. A small shape is too few "
+            "of this model's places to be halved.",
+            "pocket_two_references",
             [
-                Row("upper", pictures[upper], is_given=True),
-                Row("lower", pictures[lower], is_given=True),
-                Row("both", made),
+                Row("upper", upper[shown], given=SHOWN),
+                Row("lower", lower[shown], given=SHOWN),
+                Row("both", made[shown]),
             ],
         )
 
@@ -175,6 +215,7 @@ class Showcase:
             "Structure from a ControlNet",
             "A silhouette says which shape, where and how large, the reference gives colours and pattern. Neither was "
             "trained with the other.",
+            "pocket_controlnet",
             [self.given, self.silhouettes, Row(label, made)],
             {label: (made, scenes)},
         )
@@ -184,16 +225,10 @@ class Showcase:
         return Section(
             "Another look, the same adapter",
             "A LoRA turns the model's drawings into stickers. The adapter was never trained on it, and still works.",
+            "pocket_other_look",
             [self.given, Row("sticker look", made)],
             {"sticker look": (made, self.references.scenes)},
         )
-
-
-def alike(scenes: Tensor, number: int) -> int:
-    """The first of these scenes [N, 5] that has the shape of one of them in another colour; if none has, the next."""
-    same, others = scenes[:, SHAPE] == scenes[number, SHAPE], scenes[:, COLOUR] != scenes[number, COLOUR]
-    found = (same & others).nonzero()
-    return int(found[0]) if len(found) else (number + 1) % len(scenes)
 
 
 def read(paths: Iterable[Path]) -> Tensor:

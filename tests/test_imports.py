@@ -53,6 +53,7 @@ MAY = {
     "pocket.comfyui": "pocket.places",
     "pocket": "ipadapter_core trainer pocket",
     "tools.same": "tools tests.support",
+    "tools.help_pictures": "ipadapter_core pocket tools",
     "tools": "ipadapter_core pocket.world tools",
     "demo": "pocket tools",
     "bench": "ipadapter_core trainer pocket tools tests.support",

@@ -4,7 +4,7 @@
     python -m pocket.evidence --final --check    docs/evidence.md, as `make evidence`; fails where a bar is missed
     python -m pocket.evidence layers --again     this claim alone, its pictures made anew
     python -m pocket.evidence controls --final   the controls alone: docs/controls/evidence.md
-    python -m pocket.evidence pictures           the pictures of docs/controls
+    python -m pocket.evidence pictures           the pictures of docs/controls and the help panels
 
 Pictures that are there are kept, so an interrupted run goes on, and one claim is measured again in seconds.
 """
@@ -38,7 +38,7 @@ def main() -> int:
     options = read_options()
     places = Places(options.weights)
     if options.claims == [PICTURES]:
-        pictures.write(Studio(places), ROOT / "docs" / "controls")
+        pictures.write(Studio(places), ROOT / "web" / "docs" / "pictures")
         return 0
     studio, folder = Studio(places), ROOT / "docs" if options.final else places.work / "evidence"
     sheets = folder / "evidence"

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 CELL, GAP, MARK = 64, 6, 3  # pixels: a picture, the room around it, the line of a failure
-LEFT, HEAD, FONT = 168, 14, 13  # HEAD: of each line over the columns
+LEFT, HEAD, FONT, HEAD_FONT = 168, 14, 13, 11  # HEAD: of each line over the columns
 INK, FAINT, WRONG = (32, 32, 36), (110, 110, 116), (214, 36, 36)
 COLOURS = 256  # of a sheet: these pictures have few, and the file is a third of the size
 
@@ -39,10 +39,10 @@ def draw_sheet(rows: Sequence[Row], heads: Sequence[str] = (), left: int = LEFT)
     columns, top = len(rows[0].pictures), 4 + HEAD * max(head.count("\n") + 1 for head in heads) if heads else 0
     step = CELL + GAP
     sheet = Image.new("RGB", (left + columns * step, top + len(rows) * (step + MARK)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT)
+    draw, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(FONT), ImageFont.load_default(HEAD_FONT)
     for column, head in enumerate(heads):
         x = left + column * step + CELL // 2
-        draw.multiline_text((x, 2), head, FAINT, ImageFont.load_default(11), anchor="ma", align="center", spacing=2)
+        draw.multiline_text((x, 2), head, FAINT, small, anchor="ma", align="center", spacing=2)
     for number, row in enumerate(rows):
         y = top + number * (step + MARK) + GAP // 2
         draw.multiline_text((8, y + CELL // 2), row.label, INK, font, anchor="lm", spacing=3)

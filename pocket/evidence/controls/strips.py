@@ -1,4 +1,4 @@
-"""What docs/controls shows, as a table: for each control its columns, references and what becomes of them."""
+"""What docs/controls shows, as a table: for each control its values, references and what becomes of them."""
 
 from __future__ import annotations
 
@@ -25,26 +25,27 @@ from .curves import CURVES
 from .negatives import WEAK
 from .regions import ORDERS as REGIONS
 
-ROWS = 4  # references of a strip: the first of development
-Strip = dict[str, "str | Order"]  # head of a column to whose picture it is, or to what is made
+COUNT = 4  # references of a strip: the first of development
+Strip = dict[str, "str | Order"]  # label of a row to whose pictures it has, or to what is made
 BOTH = (REFERENCE, SECOND)
 FRAMES = 8
 
 
 def with_text(adapter: str = FINE, **values: object) -> Order:
     """Beside a text that names another shape."""
-    return Order(ROWS, adapter, names_shape=True, prompts=(Prompt(**values),))  # type: ignore[arg-type]
+    return Order(COUNT, adapter, names_shape=True, prompts=(Prompt(**values),))  # type: ignore[arg-type]
 
 
 def alone(adapter: str = FINE, **values: object) -> Order:
     """With an empty text."""
-    return Order(ROWS, adapter, prompts=(Prompt(**values),))  # type: ignore[arg-type]
+    return Order(COUNT, adapter, prompts=(Prompt(**values),))  # type: ignore[arg-type]
 
 
 def short(order: Order) -> Order:
-    return dataclasses.replace(order, count=ROWS)
+    return dataclasses.replace(order, count=COUNT)
 
 
+ADAPTERS = {"no adapter": Order(COUNT), GLOBAL: alone(GLOBAL), FINE: alone()}
 WEIGHT = {f"{weight:g}": with_text(weight=weight) for weight in (0.0, 0.25, 0.55, 0.8, 1.0, 1.5)}
 LAYERS = {
     name.split(" (")[0].replace(" ", "\n"): with_text(GLOBAL, layers=Layers(name))
@@ -70,7 +71,7 @@ COMBINE = {
 NEGATIVE = {
     "both\npictures": alone(GLOBAL, sources=(REFERENCE, OPPOSITE)),
     "both,\nnegative": alone(GLOBAL, sources=(REFERENCE, OPPOSITE), negative=OPPOSITE),
-    f"text and\nreference {WEAK:g}": with_text(GLOBAL, weight=WEAK),
+    f"text and\nreference\n{WEAK:g}": with_text(GLOBAL, weight=WEAK),
     "the same,\nnegative": with_text(GLOBAL, weight=WEAK, negative=OPPOSITE),
 }
 SCALING = {
@@ -92,6 +93,7 @@ OVER_FRAMES = {
     for frame, weight in enumerate(frame_weights("0: 0, 7: 1.2", FRAMES, "ease in-out"))
 }
 STRIPS: dict[str, Strip] = {
+    "adapters": {"reference": REFERENCE} | ADAPTERS,
     "weight": {"reference": REFERENCE} | WEIGHT,
     "layers": {"reference": REFERENCE} | LAYERS,
     "layer_weights": {"reference": REFERENCE} | BY_LAYER,
