@@ -9,10 +9,12 @@ from comfy_api.latest import io
 from .. import folders
 from ..models import Adapter
 from ..prompts.saved import load_prompt, save_prompt
-from ..sockets import CATEGORY, AdapterType, PromptType
+from ..sockets import CATEGORY, AdapterType, Form, PromptType
+
+NOTHING = "none saved yet"  # in place of an empty list, which the page shows as "undefined"
 
 
-class SaveImagePrompt(io.ComfyNode):
+class SaveImagePrompt(Form):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -20,7 +22,7 @@ class SaveImagePrompt(io.ComfyNode):
             display_name="Save Image Prompt",
             category=CATEGORY,
             description="Saves what an adapter reads of a picture, to use it later without picture and encoder.",
-            search_aliases=["ipadapter save embeds", "export image prompt"],
+            search_aliases=["IPAdapter Save Embeds", "export image prompt"],
             inputs=[
                 PromptType.Input("image_prompt", tooltip="From Encode Image Prompt, Encode Faces or Combine."),
                 AdapterType.Input(
@@ -41,7 +43,7 @@ class SaveImagePrompt(io.ComfyNode):
         return io.NodeOutput(ui={"text": (save_prompt(image_prompt, adapter, name).name,)})
 
 
-class LoadImagePrompt(io.ComfyNode):
+class LoadImagePrompt(Form):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -49,11 +51,12 @@ class LoadImagePrompt(io.ComfyNode):
             display_name="Load Image Prompt",
             category=CATEGORY,
             description="Loads an image prompt that was saved, or identities of faces that another program saved.",
-            search_aliases=["ipadapter load embeds", "import image prompt"],
+            search_aliases=["IPAdapter Load Embeds", "import image prompt"],
             inputs=[
                 io.Combo.Input(
-                    "file", options=folders.prompt_files(),
-                    tooltip="A file in models/image_prompts (or an extra path of that kind).",
+                    "file", options=folders.prompt_files() or [NOTHING],
+                    tooltip="A file in models/image_prompts (or an extra path of that kind). Save Image Prompt puts "
+                    "them there.",
                 )
             ],
             outputs=[PromptType.Output(display_name="image prompt")],

@@ -17,7 +17,7 @@ from typing import Any
 import folder_paths
 
 from .. import folders
-from ..sockets import CATEGORY
+from ..sockets import OLDER
 from . import apply, embeds, loaders, pictures, regional, weights
 from .contract import NODES, Contract
 
@@ -77,7 +77,7 @@ FILES = {
 class OlderNode:
     """What all of them have; it is no node itself."""
 
-    CATEGORY = f"{CATEGORY}/older graphs"
+    CATEGORY = OLDER
     DEPRECATED = True
 
 
