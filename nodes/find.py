@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from ..ipadapter_core import (
     AdapterSpec,
+    Base,
     Encoder,
+    base_of,
     detect,
     encoder_name,
     encoder_of_weights,
@@ -18,10 +20,22 @@ from ..ipadapter_core import (
     read_config,
     read_shapes,
 )
-from ..ipadapter_core.facts.encoders import encoder_of
+from ..ipadapter_core.facts.encoders import HUB, encoder_of
 from . import folders
 
 State = tuple[tuple[str, int, int], ...]
+Facts = TypeVar("Facts")
+# The adapter to begin with, by the base's name.
+ADAPTERS = {
+    "SD1.5": f"{HUB}/h94/IP-Adapter/resolve/main/models/ip-adapter_sd15.safetensors",
+    "SDXL": f"{HUB}/h94/IP-Adapter/resolve/main/sdxl_models/ip-adapter_sdxl_vit-h.safetensors",
+    "Kolors": f"{HUB}/Kwai-Kolors/Kolors-IP-Adapter-Plus/resolve/main/ip_adapter_plus_general.bin",
+}
+FACE_ADAPTERS = {
+    "SD1.5": f"{HUB}/h94/IP-Adapter-FaceID/resolve/main/ip-adapter-faceid_sd15.bin",
+    "SDXL": f"{HUB}/h94/IP-Adapter-FaceID/resolve/main/ip-adapter-faceid_sdxl.bin",
+    "Kolors": f"{HUB}/Kwai-Kolors/Kolors-IP-Adapter-FaceID-Plus/resolve/main/ipa-faceid-plus.bin",
+}
 
 
 @dataclass(frozen=True)
@@ -68,7 +82,7 @@ def only_encoder() -> Found:
 
 def _encoders(names: Iterable[str]) -> dict[str, Encoder]:
     """The listed files that are image encoders."""
-    found = ((name, encoder_facts(path)) for name, path in there(folders.ENCODERS, names))
+    found = ((name, or_none(partial(encoder_facts, path))) for name, path in there(folders.ENCODERS, names))
     return {name: encoder for name, encoder in found if encoder is not None}
 
 
@@ -84,19 +98,51 @@ def missing_encoder(spec: AdapterSpec, adapter: str) -> str:
 def fits(spec: AdapterSpec, encoder: Encoder) -> bool:
     """Whether an adapter reads this encoder: the published one of its widths, else any with the feature's."""
     published = encoder_of(spec)
-    if published is not None:
-        return size_of(encoder) == size_of(published.encoder)
+    return reads(spec, encoder) if published is None else size_of(encoder) == size_of(published.encoder)
+
+
+def reads(spec: AdapterSpec, encoder: Encoder) -> bool:
+    """Whether an encoder's feature has the shape that an adapter reads, whatever it was trained on."""
     width = encoder.embed_dim if spec.feature == "pooled" else encoder.width
     return width == spec.feature_dim and spec.feature_length in (None, encoder.num_states)
 
 
+def mismatch(spec: AdapterSpec, adapter: str, encoder: Encoder, name: str) -> str:
+    """That an encoder's feature has not the shape that the adapter of this name reads."""
+    assert spec.feature is not None
+    width = encoder.embed_dim if spec.feature == "pooled" else encoder.width
+    return (
+        f"{name} does not fit {adapter}: it gives {width}-wide {spec.feature} features, and the adapter reads "
+        f"{spec.feature_dim}-wide ones. Choose {encoder_name(spec)}, or auto, which finds it"
+    )
+
+
+def adapters(names: Iterable[str]) -> Iterator[tuple[str, AdapterSpec]]:
+    """The listed files that are adapters which run here."""
+    for name, path in there(folders.ADAPTERS, names):
+        found = or_none(partial(adapter_facts, path))
+        if found is not None:
+            yield name, found[0]
+
+
+def adapters_for(base: Base | None, context_dim: int, num_sites: int, has_faces: bool) -> list[str]:
+    """The listed adapters for a model of these numbers, of those for faces or of those for pictures."""
+    wanted = (base, context_dim, num_sites, has_faces)
+    return [
+        name
+        for name, spec in adapters(folders.adapter_files())
+        if (base_of(spec), spec.context_dim, len(spec.layers), spec.identity is not None) == wanted
+    ]
+
+
+def where_to_get(base: Base | None, has_faces: bool) -> str:
+    """Where the usual adapter of a base is; "" where none is published."""
+    return (FACE_ADAPTERS if has_faces else ADAPTERS).get(base.name if base else "", "")
+
+
 def first_for_pictures(names: Sequence[str]) -> str | None:
     """The first adapter that reads a picture without faces, which Image Prompt starts with; None where none does."""
-    for name, path in there(folders.ADAPTERS, names):
-        found = adapter_facts(path)
-        if found is not None and found[0].identity is None:
-            return name
-    return None
+    return next((name for name, spec in adapters(names) if spec.identity is None), None)
 
 
 def size_of(encoder: Encoder) -> tuple[int, int | None, int]:
@@ -104,33 +150,42 @@ def size_of(encoder: Encoder) -> tuple[int, int | None, int]:
     return encoder.width, encoder.embed_dim, encoder.image_size
 
 
-def adapter_facts(path: Path) -> tuple[AdapterSpec, dict[str, str]] | None:
-    """What a file is, and its metadata; None where it is no adapter. A file that did not change is read once."""
-    return _adapter_facts(folders.state(path))
+AdapterFacts = tuple[AdapterSpec, dict[str, str]]
 
 
-def encoder_facts(path: Path) -> Encoder | None:
-    """What a file or a transformers folder is; None where it is no image encoder. Read once, as adapters are."""
-    return _encoder_facts(folders.state(path), path)
+def adapter_facts(path: Path) -> AdapterFacts:
+    """What a file is, and its metadata; a file that did not change is read once. Raises ValueError for no adapter."""
+    return _facts_or_raise(_adapter_facts(folders.state(path)), path)
+
+
+def encoder_facts(path: Path) -> Encoder:
+    """What a file or a transformers folder is; read once, as adapters are. Raises ValueError for no image encoder."""
+    return _facts_or_raise(_encoder_facts(folders.state(path), path), path)
+
+
+def _facts_or_raise(found: Facts | str, path: Path) -> Facts:
+    if isinstance(found, str):
+        raise ValueError(found if path.name in found else f"{path.name}: {found}")
+    return found
 
 
 @lru_cache(maxsize=4096)
-def _adapter_facts(state: State) -> tuple[AdapterSpec, dict[str, str]] | None:
-    def read() -> tuple[AdapterSpec, dict[str, str]]:
+def _adapter_facts(state: State) -> AdapterFacts | str:
+    try:
         file = read_shapes(Path(state[0][0]))
         return detect(file.shapes), file.metadata
-
-    return or_none(read)
+    except ValueError as error:
+        return str(error)
 
 
 @lru_cache(maxsize=4096)
-def _encoder_facts(state: State, path: Path) -> Encoder | None:
-    def read() -> Encoder:
+def _encoder_facts(state: State, path: Path) -> Encoder | str:
+    try:
         if path.is_dir():
             return read_config(path)
         return encoder_of_weights(image_tower(cast("dict[str, Any]", read_shapes(path).shapes)))
-
-    return or_none(read)
+    except ValueError as error:
+        return str(error)
 
 
 def or_none(read: Callable[[], Any]) -> Any:

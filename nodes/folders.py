@@ -51,10 +51,9 @@ def bundled_encoder_files() -> list[str]:
 
 def _folder_of(name: str) -> str:
     """The transformers folder that a listed file is the weights of, with a slash; "" where it is a file by itself."""
-    path = Path(name)
-    found = folder_paths.get_full_path(ENCODERS, name)
-    is_part = path.name in WEIGHTS and path.parent != Path() and found and Path(found).with_name("config.json").exists()
-    return f"{path.parent.as_posix()}/" if is_part else ""
+    if Path(name).name not in WEIGHTS or folder_paths.get_full_path(ENCODERS, name) is None:
+        return ""
+    return f"{Path(name).parent.as_posix()}/" if encoder_path(name).is_dir() else ""
 
 
 def _bundled_names(kind: str, pattern: str) -> list[str]:
@@ -100,6 +99,16 @@ def path_of(kind: str, name: str) -> Path:
             return path
     seen = ", ".join(folder_paths.get_filename_list(kind)[:10]) or "none"
     raise ValueError(f"{name!r} was not found in {' or '.join(roots)} (files there: {seen}): put the file there")
+
+
+def encoder_path(name: str) -> Path:
+    """The path of a listed image encoder. A transformers folder's weights mean the folder, as older graphs name them.
+
+    Raises ValueError as `path_of` does.
+    """
+    path = path_of(ENCODERS, name)
+    is_part = path.name in WEIGHTS and Path(name).parent != Path() and path.with_name("config.json").exists()
+    return path.parent if is_part else path
 
 
 def state(path: Path) -> tuple[tuple[str, int, int], ...]:

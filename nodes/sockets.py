@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,6 +28,8 @@ RegionType = io.Custom("IMAGE_PROMPT_REGION")
 RecordType = io.Custom("IMAGE_PROMPT_RECORD")
 MAX_SHOWN = 16  # pictures on a node: each becomes a file of the server
 
+_refusals: set[str] = set()  # ids of nodes that show a refusal: the page itself never takes a text away
+
 
 def say(*lines: str) -> None:
     """Show lines on the node that runs now, in the page; outside of a running server there is none."""
@@ -38,11 +40,25 @@ def say(*lines: str) -> None:
 @contextmanager
 def refusals_said() -> Iterator[None]:
     """Show the sentence of a ValueError on the node that runs now: the page itself hides it behind a click."""
+    running = get_executing_context()
     try:
         yield
     except ValueError as error:
         say(f"⚠ {error}")
+        if running is not None:
+            _refusals.add(running.node_id)
         raise
+    if running is not None and running.node_id in _refusals:  # it runs now, and said nothing itself
+        say("✓")
+
+
+def verdict(check: Callable[[], object]) -> bool | str:
+    """What `validate_inputs` answers: True, or the sentence of the ValueError that a check raises."""
+    try:
+        check()
+    except ValueError as error:
+        return str(error)
+    return True
 
 
 class Form(io.ComfyNode):
@@ -59,7 +75,8 @@ class Form(io.ComfyNode):
 def say_on(unique_id: str | None, text: str) -> None:
     """Show a text on the node of this id in the page; outside of a running server, or without an id, there is none."""
     server = sys.modules.get("server")  # ComfyUI's own, never imported for this
-    if server is not None and unique_id is not None:
+    if server is not None and unique_id is not None and text:
+        _refusals.discard(unique_id)
         server.PromptServer.instance.send_progress_text(text, unique_id)
 
 

@@ -7,16 +7,17 @@ from typing import Any
 from comfy_api.latest import io
 from torch import Tensor
 
+from ...ipadapter_core import headline
 from .. import folders
 from ..apply import apply_adapter, checked_host, layers_said
 from ..encoders import AUTO, load_encoder
 from ..find import first_for_pictures
 from ..models import load_adapter
 from ..prompts.pictures import encode
-from ..sockets import CATEGORY, SEARCHED, Form, say, shown
+from ..sockets import CATEGORY, SEARCHED, Form, say, shown, verdict
 from .controls import APPLY_INPUTS, CONTROL_INPUTS, MODEL, controls
 from .encode import ENCODE_INPUTS, VIEW_INPUTS
-from .encoder_choice import DOWNLOADS, chosen_encoder, encoder_choices, fingerprint_of, loaded_words
+from .encoder_choice import DOWNLOADS, check_pair, chosen_encoder, encoder_choices, fingerprint_of, loaded_words
 
 
 class ImagePromptNode(Form):
@@ -61,6 +62,10 @@ class ImagePromptNode(Form):
         return folders.fingerprint(folders.path_of(folders.ADAPTERS, adapter)), fingerprint_of(encoder)
 
     @classmethod
+    def validate_inputs(cls, adapter: str | None = None, encoder: str | None = None) -> bool | str:
+        return verdict(lambda: check_pair(adapter, encoder))
+
+    @classmethod
     def execute(
         cls, model: Any, image: Tensor, adapter: str, encoder: str, crop: str, sharpening: float = 0.0, size: int = 0,
         **settings: Any,
@@ -71,5 +76,6 @@ class ImagePromptNode(Form):
         prompt = encode(load_encoder(name), image, crop, sharpening=sharpening, size=size)
         given = controls(**settings)
         patched = apply_adapter(model, loaded, prompt, **given)
-        say(loaded_words(name, why, prompt.encoder), layers_said(model, given["influence"]))
+        said = headline(loaded.spec, loaded.metadata), loaded_words(name, why, prompt.encoder)
+        say(*said, layers_said(model, given["influence"]))
         return io.NodeOutput(patched, ui=shown(prompt.pixels))

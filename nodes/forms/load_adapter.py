@@ -6,11 +6,12 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...ipadapter_core import VARIANTS, describe
+from ...ipadapter_core import VARIANTS, describe, headline
 from ...ipadapter_core.facts.variants import AUTO
 from .. import folders
+from ..find import adapter_facts
 from ..models import load_adapter
-from ..sockets import CATEGORY, AdapterType, Form, say
+from ..sockets import CATEGORY, AdapterType, Form, say, verdict
 
 
 class LoadAdapter(Form):
@@ -54,7 +55,11 @@ class LoadAdapter(Form):
         return folders.fingerprint(folders.path_of(folders.ADAPTERS, file))
 
     @classmethod
+    def validate_inputs(cls, file: str | None = None) -> bool | str:
+        return verdict(lambda: None if file is None else adapter_facts(folders.path_of(folders.ADAPTERS, file)))
+
+    @classmethod
     def execute(cls, file: str, variant: str = AUTO) -> io.NodeOutput:
         adapter = load_adapter(folders.path_of(folders.ADAPTERS, file), variant)
-        say(describe(adapter.spec, adapter.metadata))
+        say(headline(adapter.spec, adapter.metadata), describe(adapter.spec, adapter.metadata))
         return io.NodeOutput(adapter)

@@ -9,8 +9,8 @@ from comfy_api.latest import io
 from ...ipadapter_core import ARCHITECTURES
 from ..encoders import AUTO, load_encoder
 from ..models import Adapter
-from ..sockets import CATEGORY, AdapterType, Form, say
-from .encoder_choice import DOWNLOADS, chosen_encoder, encoder_choices, fingerprint_of, loaded_words
+from ..sockets import CATEGORY, AdapterType, Form, say, verdict
+from .encoder_choice import DOWNLOADS, check_choice, chosen_encoder, encoder_choices, fingerprint_of, loaded_words
 
 
 class LoadEncoder(Form):
@@ -52,6 +52,10 @@ class LoadEncoder(Form):
     @classmethod
     def fingerprint_inputs(cls, weights: str, architecture: str, **_: Any) -> Any:
         return fingerprint_of(weights), architecture
+
+    @classmethod
+    def validate_inputs(cls, weights: str | None = None) -> bool | str:
+        return verdict(lambda: None if weights is None else check_choice(weights))
 
     @classmethod
     def execute(cls, weights: str, architecture: str, adapter: Adapter | None = None) -> io.NodeOutput:

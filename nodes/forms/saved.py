@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io
@@ -9,9 +10,19 @@ from comfy_api.latest import io
 from .. import folders
 from ..models import Adapter
 from ..prompts.saved import load_prompt, save_prompt
-from ..sockets import CATEGORY, AdapterType, Form, PromptType
+from ..sockets import CATEGORY, AdapterType, Form, PromptType, verdict
 
 NOTHING = "none saved yet"  # in place of an empty list, which the page shows as "undefined"
+
+
+def saved_path(name: str) -> Path:
+    """The file of a choice. Raises ValueError that says how to come by one when there is none."""
+    if name == NOTHING:
+        raise ValueError(
+            "no image prompt is saved yet: make one with Save Image Prompt, or put its .safetensors file into "
+            "models/image_prompts"
+        )
+    return folders.path_of(folders.PROMPTS, name)
 
 
 class SaveImagePrompt(Form):
@@ -67,5 +78,9 @@ class LoadImagePrompt(Form):
         return folders.fingerprint(folders.path_of(folders.PROMPTS, file))
 
     @classmethod
+    def validate_inputs(cls, file: str | None = None) -> bool | str:
+        return verdict(lambda: None if file is None else saved_path(file))
+
+    @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        return io.NodeOutput(load_prompt(file))
+        return io.NodeOutput(load_prompt(saved_path(file)))

@@ -6,9 +6,12 @@ from typing import Any
 
 import torch
 
-from ...ipadapter_core import BASES, Base, Site, base_name, base_of, find_base
+from ...ipadapter_core import BASES, Base, Site, base_of, find_base
 from ...ipadapter_core.facts.bases import numbers_of
+from ..find import adapters_for, where_to_get
 from ..models import Adapter
+
+NAMED = 3  # files in a sentence
 
 
 def check_base(adapter: Adapter, model: Any, sites: list[Site]) -> None:
@@ -26,10 +29,22 @@ def check_base(adapter: Adapter, model: Any, sites: list[Site]) -> None:
     name = found.name if found else numbers_of(context, len(sites))
     if wanted == found:
         name += f" with layers {min(widths.values())} to {max(widths.values())} wide"
+    for_base, own = f"another model ({len(spec.layers)} layers, {spec.context_dim}-wide text)", "its own model"
+    if wanted is not None:
+        for_base, own = wanted.name, f"a checkpoint of {wanted.name}"
+    here = adapters_for(found, context, len(sites), spec.identity is not None) if wanted != found else []
     raise ValueError(
-        f"the adapter {adapter.name} is for {base_name(spec)}, but the model is {name}: "
-        f"load an adapter for {name}, or a checkpoint of {base_name(spec)}"
+        f"{adapter.name} is for {for_base}, but the model is {name}: load an adapter for {name}"
+        f"{_where(here, where_to_get(found, spec.identity is not None))}, or {own}"
     )
+
+
+def _where(here: list[str], address: str) -> str:
+    """Which adapters fit, of those that are there; else where one is."""
+    if here:
+        more = ", ..." if len(here) > NAMED else ""
+        return f" ({', '.join(here[:NAMED])}{more})"
+    return f" (none is in models/ipadapter: download {address} there)" if address else ""
 
 
 def base_of_model(model: Any, sites: list[Site]) -> Base | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def find_adapter(preset: Preset, title: str, base: Base | None, model_name: str)
     names = preset.names[base.name]
     ranked: dict[str, int] = {}
     for name, path in there(folders.ADAPTERS, folders.adapter_files()):
-        found = adapter_facts(path)
+        found = or_none(partial(adapter_facts, path))
         if found is None or not _fits(found[0], preset, base):
             continue
         twin = twin_of(name, preset.family, found[1])
@@ -64,7 +64,7 @@ def find_encoder(wanted: PublishedEncoder, is_needed: bool = True) -> Found | No
     """The encoder with these widths. Raises ValueError when two fit equally, or one is needed and there is none."""
     ranked = {}
     for name, path in there(folders.ENCODERS, folders.own_encoder_files()):
-        encoder = encoder_facts(path)
+        encoder = or_none(partial(encoder_facts, path))
         if encoder is not None and size_of(encoder) == size_of(wanted.encoder):
             ranked[name] = 0 if ENCODER_NAMES[wanted.name] in plain(name.replace("/", "_")) else UNTOLD
     if not ranked and not is_needed:
