@@ -13,7 +13,7 @@ from tools.comfyui import ROOT, find_or_fetch
 pytestmark = pytest.mark.comfy
 
 LIMIT = 0.2  # seconds of the processor
-LAZY = {"diffusers", "transformers", "open_clip", "insightface", "onnxruntime", "timm", "accelerate", "torchvision"}
+LAZY = {"diffusers", "transformers", "open_clip", "insightface", "onnxruntime", "timm", "accelerate"}
 # As ComfyUI loads it, after its own nodes; how they were loaded says which packages are its own.
 LOAD = """
 import asyncio, compileall, importlib.util, json, sys, time
