@@ -26,17 +26,24 @@ def check_base(adapter: Adapter, model: Any, sites: list[Site]) -> None:
     # Kolors has SDXL's layers, but no adapter of one knows the other's: the rows tell them apart.
     if ours == widths and spec.context_dim == context and wanted == found:
         return
-    name = found.name if found else numbers_of(context, len(sites))
+    name = target = found.name if found else numbers_of(context, len(sites))
     if wanted == found:
-        name += f" with layers {min(widths.values())} to {max(widths.values())} wide"
-    for_base, own = f"another model ({len(spec.layers)} layers, {spec.context_dim}-wide text)", "its own model"
+        name = target = f"{name} with layers {min(widths.values())} to {max(widths.values())} wide"
+    elif found is None:
+        name, target = another(len(sites), context), "it"
+    for_base, own = another(len(spec.layers), spec.context_dim), "its own model"
     if wanted is not None:
         for_base, own = wanted.name, f"a checkpoint of {wanted.name}"
     here = adapters_for(found, context, len(sites), spec.identity is not None) if wanted != found else []
     raise ValueError(
-        f"{adapter.name} is for {for_base}, but the model is {name}: load an adapter for {name}"
+        f"{adapter.name} is for {for_base}, but the model is {name}: load an adapter for {target}"
         f"{_where(here, where_to_get(found, spec.identity is not None))}, or {own}"
     )
+
+
+def another(num_sites: int, context_dim: int) -> str:
+    """A base that has no name, beside one that has."""
+    return f"another model ({num_sites} layers, {context_dim}-wide text)"
 
 
 def _where(here: list[str], address: str) -> str:
