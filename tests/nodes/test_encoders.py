@@ -186,7 +186,7 @@ def test_transformers_folder(folder, kind, act):
         if kind == "bin":
             (place / "model.safetensors").unlink()
             torch.save(model.state_dict(), place / "pytorch_model.bin")
-    assert "encoder/" in host.part("nodes.folders").encoder_files()
+    assert "encoder/" in host.part("nodes.folders").own_encoder_files()
     show_folder(f"folder, {kind}, {act}", config, weights)
 
 
