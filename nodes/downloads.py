@@ -50,7 +50,8 @@ def _from_hub(repository: str, names: list[str]) -> Path:
         with suppress(LocalEntryNotFoundError):  # without asking the hub: it may not answer
             return Path(hf_hub_download(repository, name, local_files_only=True))
     # Older versions of the hub's package show progress in the log alone.
-    shown = {"tqdm_class": _bar()} if "tqdm_class" in inspect.signature(hf_hub_download).parameters else {}
+    known = inspect.signature(hf_hub_download).parameters
+    shown: dict[str, Any] = {"tqdm_class": _bar()} if "tqdm_class" in known else {}
     for name in names[:-1]:
         try:
             return Path(hf_hub_download(repository, name, **shown))
@@ -68,7 +69,7 @@ def _bar() -> type[Any]:
     running = get_executing_context()
     page = comfy.utils.ProgressBar(1, node_id=None if running is None else running.node_id)
 
-    class Bar(tqdm):  # type: ignore[misc, type-arg]
+    class Bar(tqdm):
         def update(self, n: float | None = 1) -> bool | None:
             moved = super().update(n)
             if self.total:
