@@ -21,7 +21,7 @@ from .facts.presets import LAYER_WEIGHTS, layer_weights, layer_words, module_num
 from .facts.unet import attention_names, comfyui_block, unet_sites
 from .facts.variants import VARIANTS, resolve_variant
 from .files.build import build_adapter, extra_keys, layer_widths
-from .files.describe import describe, licence, needs
+from .files.describe import describe, headline, licence, needs
 from .files.encoders import (
     encoder_of_open_clip,
     encoder_of_weights,
@@ -123,6 +123,7 @@ __all__ = [
     "extra_keys",
     "find_base",
     "frame_weights",
+    "headline",
     "image_share",
     "image_tower",
     "joint_attention",

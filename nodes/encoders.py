@@ -21,6 +21,7 @@ from ..ipadapter_core import (
     read_encoder,
 )
 from . import folders
+from .downloads import downloaded, open_clip
 
 AUTO = "auto"
 OPEN_CLIP = "open_clip: "
@@ -33,7 +34,7 @@ def load_encoder(name: str, architecture: str = AUTO) -> comfy.clip_vision.ClipV
     """An image encoder by its listed name; the same unchanged file gives the same object while anyone holds it."""
     if name.startswith(OPEN_CLIP):
         return _alive_or_built(name, lambda: _from_tag(*name.removeprefix(OPEN_CLIP).split("/")))
-    path = folders.path_of(folders.ENCODERS, name)
+    path = folders.encoder_path(name)
     return _alive_or_built((folders.state(path), architecture), lambda: _from_path(path, architecture))
 
 
@@ -44,21 +45,8 @@ def _alive_or_built(key: Any, build: Any) -> comfy.clip_vision.ClipVisionModel:
     return encoder
 
 
-def _open_clip() -> Any:
-    """The package open_clip, imported late: it takes seconds, few graphs need it, and it need not be installed."""
-    try:
-        import open_clip
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"open_clip's tags need a package that is missing ({error.name}): run `python -m pip install "
-            "open_clip_torch` with ComfyUI's Python and restart ComfyUI, or choose a file in models/clip_vision"
-        ) from error
-    return open_clip
-
-
 def _from_tag(architecture: str, tag: str) -> comfy.clip_vision.ClipVisionModel:
-    model = _open_clip().create_model(architecture, pretrained=tag)
-    return build_encoder(dict(model.visual.state_dict()), architecture_facts(architecture))
+    return _from_path(downloaded(architecture, tag), architecture)
 
 
 def _from_path(path: Path, architecture: str) -> comfy.clip_vision.ClipVisionModel:
@@ -73,7 +61,7 @@ def architecture_facts(architecture: str) -> Encoder:
     """What is known of an architecture by open_clip's name. Raises ValueError for an unknown name."""
     if architecture in ARCHITECTURES:
         return ARCHITECTURES[architecture]
-    return encoder_of_open_clip(architecture, _open_clip().get_model_config(architecture))
+    return encoder_of_open_clip(architecture, open_clip().get_model_config(architecture))
 
 
 def build_encoder(weights: Mapping[str, Tensor], known: Encoder | None = None) -> comfy.clip_vision.ClipVisionModel:

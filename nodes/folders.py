@@ -7,10 +7,14 @@ from pathlib import Path
 
 import folder_paths
 
+from ..ipadapter_core.files.encoders import WEIGHTS
+
 ADAPTERS = "ipadapter"
 ENCODERS = "clip_vision"
 FACES = "insightface"
 PROMPTS = "image_prompts"
+
+_bundled: dict[str, list[Path]] = {}
 
 
 def register() -> None:
@@ -19,19 +23,41 @@ def register() -> None:
         folder_paths.add_model_folder_path(kind, str(Path(folder_paths.models_dir, kind)))
 
 
+def bundle(kind: str, folder: Path) -> None:
+    """Add a folder that comes with the pack: our own lists have its files, last; ComfyUI and other packs do not."""
+    if folder not in _bundled.setdefault(kind, []):
+        _bundled[kind].append(folder)
+
+
 def adapter_files() -> list[str]:
-    return [name for name in folder_paths.get_filename_list(ADAPTERS) if not Path(name).name.startswith(".")]
+    """Files in the adapters' folders; those that come with the pack last."""
+    own = [name for name in folder_paths.get_filename_list(ADAPTERS) if not Path(name).name.startswith(".")]
+    return own + [name for name in _bundled_names(ADAPTERS, "*.safetensors") if name not in own]
 
 
-def encoder_files() -> list[str]:
-    """Files in the encoders' folders, and folders there that transformers wrote (they end with a slash)."""
-    folders = [
-        f"{config.parent.relative_to(root).as_posix()}/"
-        for root in map(Path, folder_paths.get_folder_paths(ENCODERS))
-        for config in sorted(root.rglob("config.json"))
-        if config.parent != root
-    ]
-    return folder_paths.get_filename_list(ENCODERS) + folders
+def own_encoder_files() -> list[str]:
+    """The user's image encoders: files, then folders that transformers wrote, which end with a slash.
+
+    The weights inside of such a folder are not listed beside it: alone they lack what its config.json tells.
+    """
+    names = folder_paths.get_filename_list(ENCODERS)
+    folders = sorted({folder for name in names if (folder := _folder_of(name))})
+    return [name for name in names if not _folder_of(name)] + folders
+
+
+def bundled_encoder_files() -> list[str]:
+    return [f"{Path(name).parent.as_posix()}/" for name in _bundled_names(ENCODERS, "*/config.json")]
+
+
+def _folder_of(name: str) -> str:
+    """The transformers folder that a listed file is the weights of, with a slash; "" where it is a file by itself."""
+    if Path(name).name not in WEIGHTS or folder_paths.get_full_path(ENCODERS, name) is None:
+        return ""
+    return f"{Path(name).parent.as_posix()}/" if encoder_path(name).is_dir() else ""
+
+
+def _bundled_names(kind: str, pattern: str) -> list[str]:
+    return [path.relative_to(root).as_posix() for root in _bundled.get(kind, ()) for path in sorted(root.glob(pattern))]
 
 
 def prompt_files() -> list[str]:
@@ -66,13 +92,23 @@ def face_model_folder(name: str, files: str) -> Path:
 def path_of(kind: str, name: str) -> Path:
     """The path of a listed file or folder. Raises ValueError that names the folders searched and the files seen."""
     roots = folder_paths.get_folder_paths(kind)
-    for root in roots:
+    for root in [*roots, *_bundled.get(kind, ())]:
         path = Path(root, name)
         # A name from a graph must not lead out of the folders (links in them may: people keep models elsewhere).
-        if path.exists() and ".." not in path.parts and path.is_relative_to(root):
+        if name and path.exists() and ".." not in path.parts and path.is_relative_to(root):
             return path
     seen = ", ".join(folder_paths.get_filename_list(kind)[:10]) or "none"
     raise ValueError(f"{name!r} was not found in {' or '.join(roots)} (files there: {seen}): put the file there")
+
+
+def encoder_path(name: str) -> Path:
+    """The path of a listed image encoder. A transformers folder's weights mean the folder, as older graphs name them.
+
+    Raises ValueError as `path_of` does.
+    """
+    path = path_of(ENCODERS, name)
+    is_part = path.name in WEIGHTS and Path(name).parent != Path() and path.with_name("config.json").exists()
+    return path.parent if is_part else path
 
 
 def state(path: Path) -> tuple[tuple[str, int, int], ...]:

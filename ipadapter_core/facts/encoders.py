@@ -83,11 +83,18 @@ ARCHITECTURES = {
 
 @dataclass(frozen=True)
 class PublishedEncoder:
-    """An encoder that published adapters read. tag: open_clip's ARCHITECTURE/TAG. place: where its files are."""
+    """An encoder that published adapters read.
+
+    tag: open_clip's ARCHITECTURE/TAG. place: where its files are. url: one file of it, of size gigabytes. tag_size:
+    gigabytes that open_clip downloads for the tag, which is the whole CLIP in fp32.
+    """
 
     name: str
     tag: str
     place: str
+    url: str
+    size: float
+    tag_size: float
 
     @property
     def encoder(self) -> Encoder:
@@ -99,14 +106,25 @@ class PublishedEncoder:
         return f"{self.place}, or open_clip's {self.tag}"
 
 
+HUB = "https://huggingface.co"
 ENCODERS = (
-    PublishedEncoder("CLIP ViT-H/14", "ViT-H-14/laion2b_s32b_b79k", "models/image_encoder of h94/IP-Adapter"),
     PublishedEncoder(
-        "CLIP ViT-bigG/14", "ViT-bigG-14/laion2b_s39b_b160k", "sdxl_models/image_encoder of h94/IP-Adapter"
+        "CLIP ViT-H/14", "ViT-H-14/laion2b_s32b_b79k", "models/image_encoder of h94/IP-Adapter",
+        f"{HUB}/h94/IP-Adapter/resolve/main/models/image_encoder/model.safetensors", 2.5, 3.9,
     ),
-    PublishedEncoder("CLIP ViT-L/14", "ViT-L-14-quickgelu/openai", "openai/clip-vit-large-patch14"),
-    PublishedEncoder("CLIP ViT-L/14-336", "ViT-L-14-336-quickgelu/openai", "openai/clip-vit-large-patch14-336"),
-)
+    PublishedEncoder(
+        "CLIP ViT-bigG/14", "ViT-bigG-14/laion2b_s39b_b160k", "sdxl_models/image_encoder of h94/IP-Adapter",
+        f"{HUB}/h94/IP-Adapter/resolve/main/sdxl_models/image_encoder/model.safetensors", 3.7, 10.2,
+    ),
+    PublishedEncoder(
+        "CLIP ViT-L/14", "ViT-L-14-quickgelu/openai", "openai/clip-vit-large-patch14",
+        f"{HUB}/openai/clip-vit-large-patch14/resolve/main/model.safetensors", 1.7, 1.7,
+    ),
+    PublishedEncoder(
+        "CLIP ViT-L/14-336", "ViT-L-14-336-quickgelu/openai", "openai/clip-vit-large-patch14-336",
+        f"{HUB}/openai/clip-vit-large-patch14-336/resolve/main/pytorch_model.bin", 1.7, 1.7,
+    ),
+)  # fmt: skip
 # What weights alone do not tell (heads, activation) is that of the published encoder of the same width.
 BY_WIDTH = {encoder.width: encoder for encoder in (VIT_B_OPENAI, VIT_L_OPENAI, VIT_H, VIT_BIG_G)}
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..facts.bases import base_name
-from ..facts.encoders import encoder_name
+from ..facts.bases import base_name, base_of
+from ..facts.encoders import encoder_name, encoder_of
 from ..facts.families import BY_NAME
 from ..facts.variants import variant_of
 from ..method.spec import AdapterSpec
@@ -31,6 +31,17 @@ def needs(spec: AdapterSpec) -> list[str]:
     if spec.token_dim not in (None, spec.context_dim) and not spec.has_text_projection:
         found.append(f"the base's own projection of text, {spec.token_dim} to {spec.context_dim}")
     return found
+
+
+def headline(spec: AdapterSpec, metadata: Mapping[str, str]) -> str:
+    """The shortest line: base, family, what it needs."""
+    base = base_of(spec)
+    wanted = ["faces"] if spec.identity else []
+    if spec.feature is not None:
+        is_known = encoder_of(spec) is not None
+        wanted.append(encoder_name(spec).removeprefix("CLIP ") if is_known else f"a {spec.feature_dim}-wide encoder")
+    name = base.name if base else f"{spec.context_dim}-wide text"
+    return f"{name} · {family(spec, metadata)} · needs {', '.join(wanted)}"
 
 
 def describe(spec: AdapterSpec, metadata: Mapping[str, str]) -> str:

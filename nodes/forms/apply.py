@@ -9,11 +9,11 @@ from comfy_api.latest import io
 from ..apply import apply_adapter, layers_said
 from ..models import Adapter
 from ..prompts.protocol import Prompt
-from ..sockets import CATEGORY, AdapterType, PromptType, say
+from ..sockets import CATEGORY, SEARCHED, AdapterType, Form, PromptType, say
 from .controls import APPLY_INPUTS, CONTROL_INPUTS, FACE_INPUTS, MODEL, controls
 
 
-class ApplyAdapter(io.ComfyNode):
+class ApplyAdapter(Form):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -21,7 +21,7 @@ class ApplyAdapter(io.ComfyNode):
             display_name="Apply IP-Adapter",
             category=CATEGORY,
             description="Makes a model follow a picture. Chain any number, in any order with ControlNet and LoRA.",
-            search_aliases=["ipadapter", "ip-adapter", "image prompt", "style transfer", "reference"],
+            search_aliases=SEARCHED,
             inputs=[
                 io.Model.Input("model", tooltip=MODEL),
                 AdapterType.Input("adapter", tooltip="From Load IP-Adapter."),
@@ -40,5 +40,5 @@ class ApplyAdapter(io.ComfyNode):
     def execute(cls, model: Any, adapter: Adapter, image_prompt: Prompt, **settings: Any) -> io.NodeOutput:
         given = controls(**settings)
         patched = apply_adapter(model, adapter, image_prompt, **given)
-        say(cls, layers_said(model, given["influence"]))
+        say(layers_said(model, given["influence"]))
         return io.NodeOutput(patched)

@@ -11,11 +11,11 @@ from ..apply import layers_said
 from ..masked import apply_in_masks
 from ..models import Adapter
 from ..prompts.protocol import Prompt
-from ..sockets import CATEGORY, AdapterType, PromptType, say
+from ..sockets import CATEGORY, AdapterType, Form, PromptType, say
 from .controls import CONTROL_INPUTS, FACE_INPUTS, MODEL, PLACE_AND_TIME, controls
 
 
-class ApplyInMasks(io.ComfyNode):
+class ApplyInMasks(Form):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -24,7 +24,7 @@ class ApplyInMasks(io.ComfyNode):
             category=CATEGORY,
             description="Makes a model follow each picture of an image prompt in its own mask: tiles in their places, "
             "faces each in its own.",
-            search_aliases=["ipadapter tiled", "tile reference", "attention mask", "several faces"],
+            search_aliases=["IPAdapter Tiled", "tile reference", "attention mask", "several faces"],
             inputs=[
                 io.Model.Input("model", tooltip=MODEL),
                 AdapterType.Input("adapter", tooltip="From Load IP-Adapter."),
@@ -49,5 +49,5 @@ class ApplyInMasks(io.ComfyNode):
     ) -> io.NodeOutput:
         given = controls(**settings)
         patched = apply_in_masks(model, adapter, image_prompt, masks, given)
-        say(cls, layers_said(model, given["influence"]))
+        say(layers_said(model, given["influence"]))
         return io.NodeOutput(patched)

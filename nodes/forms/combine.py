@@ -7,10 +7,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..prompts.combined import METHODS, CombinedPrompt
-from ..sockets import CATEGORY, PromptType
+from ..sockets import CATEGORY, Form, PromptType
 
 
-class CombineImagePrompts(io.ComfyNode):
+class CombineImagePrompts(Form):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -18,7 +18,7 @@ class CombineImagePrompts(io.ComfyNode):
             display_name="Combine Image Prompts",
             category=CATEGORY,
             description="Makes one image prompt of two: both, their mean, a mixture, or one without the other.",
-            search_aliases=["ipadapter combine embeds", "average references", "negative image prompt"],
+            search_aliases=["IPAdapter Combine Embeds", "average references", "negative image prompt"],
             inputs=[
                 PromptType.Input("first", tooltip="An image prompt, also one that was combined before."),
                 PromptType.Input("second", tooltip="Another one, of the same encoder."),

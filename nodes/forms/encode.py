@@ -10,7 +10,7 @@ from torch import Tensor
 from ...ipadapter_core.method.picture import CROPS
 from ..prompts.pictures import counted, encode
 from ..sized import MAX_SIZE
-from ..sockets import CATEGORY, PromptType, shown
+from ..sockets import CATEGORY, Form, PromptType, shown
 
 ENCODE_INPUTS = [
     io.Combo.Input(
@@ -49,7 +49,7 @@ VIEW_INPUTS = [
 ]
 
 
-class EncodeImagePrompt(io.ComfyNode):
+class EncodeImagePrompt(Form):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -57,10 +57,15 @@ class EncodeImagePrompt(io.ComfyNode):
             display_name="Encode Image Prompt",
             category=CATEGORY,
             description="Turns reference pictures into an image prompt for Apply IP-Adapter.",
-            search_aliases=["clip vision encode", "ipadapter encoder", "reference", "sharpen reference"],
+            search_aliases=[
+                "clip vision encode",
+                "IPAdapter Encoder",
+                "reference",
+                "sharpen reference",
+            ],
             has_intermediate_output=True,
             inputs=[
-                io.ClipVision.Input("encoder", tooltip="The image encoder that the adapter was trained with."),
+                io.ClipVision.Input("encoder", tooltip="From Load Image Encoder: the one of the adapter's training."),
                 io.Image.Input(
                     "image", tooltip="One reference picture or a batch of them. Transparent parts become white."
                 ),

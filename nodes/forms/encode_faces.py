@@ -17,14 +17,12 @@ from .. import folders
 from ..prompts.combined import CombinedPrompt
 from ..prompts.faces import FacePrompt
 from ..prompts.insight import CHOICES, MISSING, Face, FaceModel, face_models, faces_of, model_folder
-from ..sockets import CATEGORY, MAX_SHOWN, PromptType, say, shown
+from ..sockets import FACES, MAX_SHOWN, Form, PromptType, say, shown
 
 ALIGNED, BOX = FaceCrop("aligned", 256), FaceCrop("box", 336)  # what is shown
 
 
-def found_faces(
-    node: type[io.ComfyNode], image: Tensor, model: FaceModel, choice: str, index: int, missing: str
-) -> list[Face]:
+def found_faces(image: Tensor, model: FaceModel, choice: str, index: int, missing: str) -> list[Face]:
     """The chosen faces of the pictures [B, H, W, C]; pictures without one are named in the log and on the node.
 
     Raises ValueError when no picture has one.
@@ -37,7 +35,7 @@ def found_faces(
     if without:
         text = absent(without, len(image), missing)
         logging.warning("Encode Faces: %s", text)
-        say(node, text)
+        say(text)
     return found
 
 
@@ -71,16 +69,16 @@ def given_crops(image: Tensor, count: int) -> Any:
     return lambda crop: encoder_views(image, crop.size).expand(count, -1, -1, -1)
 
 
-class EncodeFaces(io.ComfyNode):
+class EncodeFaces(Form):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
             node_id="ImagePromptEncodeFaces",
             display_name="Encode Faces",
-            category=CATEGORY,
+            category=FACES,
             description="Turns faces into an image prompt for FaceID adapters, and for those of Kolors. The face "
             "models of insightface, and the adapters trained on them, are for non-commercial research only.",
-            search_aliases=["faceid", "face id", "insightface", "ipadapter faceid", "identity"],
+            search_aliases=["face", "faceid", "face id", "IPAdapter FaceID", "insightface", "identity", "character"],
             has_intermediate_output=True,
             hidden=[io.Hidden.unique_id],
             inputs=[
@@ -145,7 +143,7 @@ class EncodeFaces(io.ComfyNode):
             known = known_identities(identities)
             crops = None if image is None else given_crops(image, len(known))
         elif image is not None:
-            found = found_faces(cls, image, FaceModel(face_model), faces, index, missing)
+            found = found_faces(image, FaceModel(face_model), faces, index, missing)
             known = torch.stack([face.identity for face in found])
             crops = lambda crop: torch.stack([face.cut(crop) for face in found])  # noqa: E731
         else:

@@ -10,11 +10,11 @@ from torch import Tensor
 from ...ipadapter_core.method.tiles import MAX_TILES, tiling
 from ..prompts.pictures import ImagePrompt, encode
 from ..prompts.tiled import TiledPrompt, masks_of, tile_views
-from ..sockets import CATEGORY, PromptType, shown
+from ..sockets import CATEGORY, Form, PromptType, shown
 from .encode import ENCODE_INPUTS, VIEW_INPUTS
 
 
-class EncodeImageTiles(io.ComfyNode):
+class EncodeImageTiles(Form):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -23,10 +23,10 @@ class EncodeImageTiles(io.ComfyNode):
             category=CATEGORY,
             description="Turns pictures into image prompts by tiles, so that the encoder sees all of a wide or tall "
             "picture, and its detail: as one image prompt, and as one picture for each tile with its place.",
-            search_aliases=["ipadapter tiled", "clip vision enhancer", "panorama reference", "tile reference"],
+            search_aliases=["IPAdapter Tiled", "clip vision enhancer", "panorama reference", "tile reference"],
             has_intermediate_output=True,
             inputs=[
-                io.ClipVision.Input("encoder", tooltip="The image encoder that the adapter was trained with."),
+                io.ClipVision.Input("encoder", tooltip="From Load Image Encoder: the one of the adapter's training."),
                 io.Image.Input("image", tooltip="One picture of any proportions, or a batch of them."),
                 io.Int.Input(
                     "rows", default=0, min=0, max=MAX_TILES,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...ipadapter_core import EASINGS, frame_weights
-from ..sockets import CATEGORY
+from ..sockets import CATEGORY, Form
 
 
-class FrameWeights(io.ComfyNode):
+class FrameWeights(Form):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -17,7 +17,7 @@ class FrameWeights(io.ComfyNode):
             category=CATEGORY,
             description="Makes a list of weights from keyframes: link it to a weight for one per frame, or to "
             "curve_values for a curve over the sampling.",
-            search_aliases=["ipadapter weights", "keyframes", "schedule", "animate", "float list"],
+            search_aliases=["IPAdapter Weights", "keyframes", "schedule", "animate", "float list"],
             inputs=[
                 io.String.Input(
                     "keyframes", default="0: 0, 15: 1", multiline=True,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ...ipadapter_core import LAYER_WEIGHTS, Layers
-from ..sockets import CATEGORY, LayersType
+from ..sockets import CATEGORY, Form, LayersType
 
 
-class LayerWeightsNode(io.ComfyNode):
+class LayerWeightsNode(Form):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -16,7 +16,7 @@ class LayerWeightsNode(io.ComfyNode):
             display_name="Layer Weights",
             category=CATEGORY,
             description="Says which layers of the model follow a picture, and how much: by a preset, or one by one.",
-            search_aliases=["ipadapter mad scientist", "layer weights", "weight type", "style transfer", "composition"],
+            search_aliases=["IPAdapter Mad Scientist", "weight type", "style", "style transfer", "composition"],
             inputs=[
                 io.Combo.Input(
                     "preset", options=list(LAYER_WEIGHTS), default=Layers.preset,

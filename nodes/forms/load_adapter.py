@@ -6,14 +6,15 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...ipadapter_core import VARIANTS, describe
+from ...ipadapter_core import VARIANTS, describe, headline
 from ...ipadapter_core.facts.variants import AUTO
 from .. import folders
+from ..find import adapter_facts
 from ..models import load_adapter
-from ..sockets import CATEGORY, AdapterType, say
+from ..sockets import CATEGORY, AdapterType, Form, say, verdict
 
 
-class LoadAdapter(io.ComfyNode):
+class LoadAdapter(Form):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -22,7 +23,13 @@ class LoadAdapter(io.ComfyNode):
             category=CATEGORY,
             description="Loads an IP-Adapter from any file; what it is, is told by its content, whatever its name. "
             "Published adapters for faces (FaceID) are for research only, not for commercial use.",
-            search_aliases=["ipadapter", "ip-adapter", "image prompt", "reference"],
+            search_aliases=[
+                "ipadapter",
+                "ip-adapter",
+                "IPAdapter Model Loader",
+                "IPAdapter Unified Loader",
+                "reference",
+            ],
             inputs=[
                 io.Combo.Input(
                     "file",
@@ -48,7 +55,11 @@ class LoadAdapter(io.ComfyNode):
         return folders.fingerprint(folders.path_of(folders.ADAPTERS, file))
 
     @classmethod
+    def validate_inputs(cls, file: str | None = None) -> bool | str:
+        return verdict(lambda: None if file is None else adapter_facts(folders.path_of(folders.ADAPTERS, file)))
+
+    @classmethod
     def execute(cls, file: str, variant: str = AUTO) -> io.NodeOutput:
         adapter = load_adapter(folders.path_of(folders.ADAPTERS, file), variant)
-        say(cls, describe(adapter.spec, adapter.metadata))
+        say(headline(adapter.spec, adapter.metadata), describe(adapter.spec, adapter.metadata))
         return io.NodeOutput(adapter)

@@ -7,12 +7,13 @@ from typing import Any
 from comfy_api.latest import io
 
 from ...ipadapter_core import ARCHITECTURES
-from .. import folders
-from ..encoders import AUTO, OPEN_CLIP, TAGS, load_encoder
-from ..sockets import CATEGORY
+from ..encoders import AUTO, load_encoder
+from ..models import Adapter
+from ..sockets import CATEGORY, AdapterType, Form, say, verdict
+from .encoder_choice import DOWNLOADS, check_choice, chosen_encoder, encoder_choices, fingerprint_of, loaded_words
 
 
-class LoadEncoder(io.ComfyNode):
+class LoadEncoder(Form):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -24,10 +25,11 @@ class LoadEncoder(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "weights",
-                    options=folders.encoder_files() + TAGS,
-                    tooltip="A file or transformers folder in models/clip_vision, or an open_clip tag, which is "
-                    "downloaded once. Most adapters for SD1.5, and the SDXL ones named vit-h, need ViT-H/14; the other "
-                    "SDXL ones ViT-bigG/14.",
+                    options=encoder_choices(),
+                    default=AUTO,
+                    tooltip="A file or transformers folder in models/clip_vision. 'auto' (neutral): the one that the "
+                    "connected adapter needs, whatever its name; with none connected, the only one there is. "
+                    f"{DOWNLOADS}",
                 ),
                 io.Combo.Input(
                     "architecture",
@@ -37,16 +39,28 @@ class LoadEncoder(io.ComfyNode):
                     tooltip="open_clip's name of the architecture. 'auto' (neutral) is right for published encoders; "
                     "choose ViT-L-14 for a ViT-L that was trained by open_clip with GELU.",
                 ),
+                AdapterType.Input(
+                    "adapter",
+                    optional=True,
+                    tooltip="From Load IP-Adapter: 'auto' takes the encoder that it needs. Neutral: not connected.",
+                ),
             ],
             outputs=[io.ClipVision.Output(display_name="encoder")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def fingerprint_inputs(cls, weights: str, architecture: str) -> Any:
-        if weights.startswith(OPEN_CLIP):
-            return weights
-        return folders.fingerprint(folders.path_of(folders.ENCODERS, weights)), architecture
+    def fingerprint_inputs(cls, weights: str, architecture: str, **_: Any) -> Any:
+        return fingerprint_of(weights), architecture
 
     @classmethod
-    def execute(cls, weights: str, architecture: str) -> io.NodeOutput:
-        return io.NodeOutput(load_encoder(weights, architecture))
+    def validate_inputs(cls, weights: str | None = None) -> bool | str:
+        return verdict(lambda: None if weights is None else check_choice(weights))
+
+    @classmethod
+    def execute(cls, weights: str, architecture: str, adapter: Adapter | None = None) -> io.NodeOutput:
+        wanted = (None,) if adapter is None else (adapter.spec, adapter.name)
+        name, why = chosen_encoder(weights, *wanted)
+        encoder = load_encoder(name, architecture)
+        say(loaded_words(name, why, encoder))
+        return io.NodeOutput(encoder)

@@ -7,10 +7,10 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..prompts.noise import GREY, KINDS, noisy
-from ..sockets import CATEGORY
+from ..sockets import CATEGORY, Form
 
 
-class ReferenceNoise(io.ComfyNode):
+class ReferenceNoise(Form):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -19,7 +19,7 @@ class ReferenceNoise(io.ComfyNode):
             category=CATEGORY,
             description="Makes a picture of noise, of a reference or of grey. Encoded, it can stand for 'no picture' "
             "as a negative image prompt: what it still shows of the reference is pushed away.",
-            search_aliases=["ipadapter noise", "negative reference", "noise image"],
+            search_aliases=["IPAdapter Noise", "negative reference", "noise image"],
             inputs=[
                 io.Image.Input(
                     "image", optional=True,

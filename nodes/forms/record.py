@@ -10,13 +10,13 @@ from torch import Tensor
 from ..attention_map import attention_map, normalised, shown
 from ..hosts import host_of
 from ..record import Record, with_record
-from ..sockets import CATEGORY, RecordType, say
+from ..sockets import CATEGORY, Form, RecordType, say
 from .controls import MODEL
 
 SMALLEST = 256  # pixels of the preview: the page shows small pictures as small as they are
 
 
-class RecordAttention(io.ComfyNode):
+class RecordAttention(Form):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -37,7 +37,7 @@ class RecordAttention(io.ComfyNode):
         return io.NodeOutput(*with_record(model, host_of(model)[1]))
 
 
-class ImageAttentionMap(io.ComfyNode):
+class ImageAttentionMap(Form):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -90,7 +90,7 @@ class ImageAttentionMap(io.ComfyNode):
         end_percent: float, normalise: bool, picture: Tensor | None = None,
     ) -> io.NodeOutput:  # fmt: skip
         found = attention_map(record.of(latent["samples"]), reference, layers, start_percent, end_percent)
-        say(cls, str(found))
+        say(str(found))
         values = normalised(found.shares) if normalise else found.shares
         image = shown(values, picture)
         times = max(1, SMALLEST // image.shape[1])

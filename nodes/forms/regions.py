@@ -9,13 +9,13 @@ from comfy_api.latest import io
 from ..models import Adapter
 from ..prompts.protocol import Prompt
 from ..regions import Region, apply_regions
-from ..sockets import CATEGORY, AdapterType, PromptType, RegionType
+from ..sockets import CATEGORY, AdapterType, Form, PromptType, RegionType
 from .controls import COMBINE_INPUT, CONTROL_INPUTS, FACE_INPUTS, MODEL, PLACE_AND_TIME, controls
 
 MAX_REGIONS = 50
 
 
-class RegionNode(io.ComfyNode):
+class RegionNode(Form):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -23,7 +23,7 @@ class RegionNode(io.ComfyNode):
             display_name="Region",
             category=CATEGORY,
             description="A part of the picture and the reference that it follows, for Regional Prompts.",
-            search_aliases=["ipadapter regional conditioning", "mask", "attention mask", "several characters"],
+            search_aliases=["IPAdapter Regional Conditioning", "mask", "attention mask", "character", "characters"],
             inputs=[
                 PromptType.Input("image_prompt", tooltip="What this part follows."),
                 io.Mask.Input(
@@ -54,7 +54,7 @@ class RegionNode(io.ComfyNode):
         return io.NodeOutput(Region(image_prompt, controls(**settings), text, adapter))
 
 
-class RegionalPrompts(io.ComfyNode):
+class RegionalPrompts(Form):
     @classmethod
     def define_schema(cls) -> io.Schema:
         template = io.Autogrow.TemplatePrefix(
@@ -66,7 +66,7 @@ class RegionalPrompts(io.ComfyNode):
             category=CATEGORY,
             description="Makes a model follow several references, each in its own part of the picture, with a text of "
             "its own if it has one.",
-            search_aliases=["ipadapter regional", "attention couple", "regions", "several characters", "masks"],
+            search_aliases=["ipadapter regional", "attention couple", "regions", "character", "characters", "masks"],
             inputs=[
                 io.Model.Input("model", tooltip=MODEL),
                 AdapterType.Input("adapter", tooltip="From Load IP-Adapter; it is loaded once for all regions."),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io
@@ -9,10 +10,22 @@ from comfy_api.latest import io
 from .. import folders
 from ..models import Adapter
 from ..prompts.saved import load_prompt, save_prompt
-from ..sockets import CATEGORY, AdapterType, PromptType
+from ..sockets import CATEGORY, AdapterType, Form, PromptType, verdict
+
+NOTHING = "none saved yet"  # in place of an empty list, which the page shows as "undefined"
 
 
-class SaveImagePrompt(io.ComfyNode):
+def saved_path(name: str) -> Path:
+    """The file of a choice. Raises ValueError that says how to come by one when there is none."""
+    if name == NOTHING:
+        raise ValueError(
+            "no image prompt is saved yet: make one with Save Image Prompt, or put its .safetensors file into "
+            "models/image_prompts"
+        )
+    return folders.path_of(folders.PROMPTS, name)
+
+
+class SaveImagePrompt(Form):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -20,7 +33,7 @@ class SaveImagePrompt(io.ComfyNode):
             display_name="Save Image Prompt",
             category=CATEGORY,
             description="Saves what an adapter reads of a picture, to use it later without picture and encoder.",
-            search_aliases=["ipadapter save embeds", "export image prompt"],
+            search_aliases=["IPAdapter Save Embeds", "export image prompt"],
             inputs=[
                 PromptType.Input("image_prompt", tooltip="From Encode Image Prompt, Encode Faces or Combine."),
                 AdapterType.Input(
@@ -41,7 +54,7 @@ class SaveImagePrompt(io.ComfyNode):
         return io.NodeOutput(ui={"text": (save_prompt(image_prompt, adapter, name).name,)})
 
 
-class LoadImagePrompt(io.ComfyNode):
+class LoadImagePrompt(Form):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
@@ -49,11 +62,12 @@ class LoadImagePrompt(io.ComfyNode):
             display_name="Load Image Prompt",
             category=CATEGORY,
             description="Loads an image prompt that was saved, or identities of faces that another program saved.",
-            search_aliases=["ipadapter load embeds", "import image prompt"],
+            search_aliases=["IPAdapter Load Embeds", "import image prompt"],
             inputs=[
                 io.Combo.Input(
-                    "file", options=folders.prompt_files(),
-                    tooltip="A file in models/image_prompts (or an extra path of that kind).",
+                    "file", options=folders.prompt_files() or [NOTHING],
+                    tooltip="A file in models/image_prompts (or an extra path of that kind). Save Image Prompt puts "
+                    "them there.",
                 )
             ],
             outputs=[PromptType.Output(display_name="image prompt")],
@@ -64,5 +78,9 @@ class LoadImagePrompt(io.ComfyNode):
         return folders.fingerprint(folders.path_of(folders.PROMPTS, file))
 
     @classmethod
+    def validate_inputs(cls, file: str | None = None) -> bool | str:
+        return verdict(lambda: None if file is None else saved_path(file))
+
+    @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        return io.NodeOutput(load_prompt(file))
+        return io.NodeOutput(load_prompt(saved_path(file)))

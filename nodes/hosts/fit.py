@@ -6,9 +6,12 @@ from typing import Any
 
 import torch
 
-from ...ipadapter_core import BASES, Base, Site, base_name, base_of, find_base
+from ...ipadapter_core import BASES, Base, Site, base_of, find_base
 from ...ipadapter_core.facts.bases import numbers_of
+from ..find import adapters_for, where_to_get
 from ..models import Adapter
+
+NAMED = 3  # files in a sentence
 
 
 def check_base(adapter: Adapter, model: Any, sites: list[Site]) -> None:
@@ -23,13 +26,32 @@ def check_base(adapter: Adapter, model: Any, sites: list[Site]) -> None:
     # Kolors has SDXL's layers, but no adapter of one knows the other's: the rows tell them apart.
     if ours == widths and spec.context_dim == context and wanted == found:
         return
-    name = found.name if found else numbers_of(context, len(sites))
+    name = target = found.name if found else numbers_of(context, len(sites))
     if wanted == found:
-        name += f" with layers {min(widths.values())} to {max(widths.values())} wide"
+        name = target = f"{name} with layers {min(widths.values())} to {max(widths.values())} wide"
+    elif found is None:
+        name, target = another(len(sites), context), "it"
+    for_base, own = another(len(spec.layers), spec.context_dim), "its own model"
+    if wanted is not None:
+        for_base, own = wanted.name, f"a checkpoint of {wanted.name}"
+    here = adapters_for(found, context, len(sites), spec.identity is not None) if wanted != found else []
     raise ValueError(
-        f"the adapter {adapter.name} is for {base_name(spec)}, but the model is {name}: "
-        f"load an adapter for {name}, or a checkpoint of {base_name(spec)}"
+        f"{adapter.name} is for {for_base}, but the model is {name}: load an adapter for {target}"
+        f"{_where(here, where_to_get(found, spec.identity is not None))}, or {own}"
     )
+
+
+def another(num_sites: int, context_dim: int) -> str:
+    """A base that has no name, beside one that has."""
+    return f"another model ({num_sites} layers, {context_dim}-wide text)"
+
+
+def _where(here: list[str], address: str) -> str:
+    """Which adapters fit, of those that are there; else where one is."""
+    if here:
+        more = ", ..." if len(here) > NAMED else ""
+        return f" ({', '.join(here[:NAMED])}{more})"
+    return f" (none is in models/ipadapter: download {address} there)" if address else ""
 
 
 def base_of_model(model: Any, sites: list[Site]) -> Base | None:

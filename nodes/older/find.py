@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import comfy.sd
 import folder_paths
@@ -15,18 +14,14 @@ import folder_paths
 from ...ipadapter_core import (
     AdapterSpec,
     Base,
-    Encoder,
     attention_names,
     base_name,
-    detect,
-    encoder_of_weights,
-    image_tower,
-    read_config,
     read_shapes,
     read_weights,
 )
 from ...ipadapter_core.facts.encoders import PublishedEncoder
 from .. import folders
+from ..find import Found, State, adapter_facts, encoder_facts, or_none, size_of, there
 from ..hosts import host_of
 from ..hosts.lora import has_lora
 from ..models import Adapter
@@ -35,15 +30,6 @@ from .presets import ENCODER_NAMES, Preset, is_named, plain, twin_of
 LORAS = "loras"
 PART = 1 << 24  # bytes of a file at once
 TOLD, UNTOLD = 50, 100  # ranks after the published names, which count from 0
-
-
-@dataclass(frozen=True)
-class Found:
-    """A file that was chosen. name: in its list. why: in words."""
-
-    name: str
-    path: Path
-    why: str
 
 
 def find_adapter(preset: Preset, title: str, base: Base | None, model_name: str) -> Found:
@@ -55,8 +41,8 @@ def find_adapter(preset: Preset, title: str, base: Base | None, model_name: str)
         )
     names = preset.names[base.name]
     ranked: dict[str, int] = {}
-    for name, path in _there(folders.ADAPTERS, folders.adapter_files()):
-        found = _adapter_facts(folders.state(path))
+    for name, path in there(folders.ADAPTERS, folders.adapter_files()):
+        found = or_none(partial(adapter_facts, path))
         if found is None or not _fits(found[0], preset, base):
             continue
         twin = twin_of(name, preset.family, found[1])
@@ -76,13 +62,10 @@ def _fits(spec: AdapterSpec, preset: Preset, base: Base) -> bool:
 
 def find_encoder(wanted: PublishedEncoder, is_needed: bool = True) -> Found | None:
     """The encoder with these widths. Raises ValueError when two fit equally, or one is needed and there is none."""
-    names = folders.encoder_files()
-    inside = tuple(name for name in names if name.endswith("/"))
     ranked = {}
-    for name, path in _there(folders.ENCODERS, names):
-        if name.startswith(inside) and name not in inside:
-            continue  # a part of a folder that is listed itself
-        if _encoder_size(folders.state(path), path) == _size(wanted.encoder):
+    for name, path in there(folders.ENCODERS, folders.own_encoder_files()):
+        encoder = or_none(partial(encoder_facts, path))
+        if encoder is not None and size_of(encoder) == size_of(wanted.encoder):
             ranked[name] = 0 if ENCODER_NAMES[wanted.name] in plain(name.replace("/", "_")) else UNTOLD
     if not ranked and not is_needed:
         return None
@@ -96,7 +79,7 @@ def find_lora(preset: Preset, base: Base, adapter: Adapter, model: Any) -> Found
     Raises ValueError when there is none, or when two fit equally.
     """
     wanted = f"{preset.names[base.name][0]}_lora"
-    files = dict(_there(LORAS, folder_paths.get_filename_list(LORAS)))
+    files = dict(there(LORAS, folder_paths.get_filename_list(LORAS)))
     ranked = {name: 0 for name, path in files.items() if is_named(name, wanted) and _is_lora_for(path, base)}
     if not ranked and adapter.lora:
         fitting = [name for name, path in files.items() if _is_lora_for(path, base)]
@@ -148,53 +131,6 @@ def _content(path: Path) -> tuple[int, str]:
     return path.stat().st_size, digest.hexdigest()
 
 
-State = tuple[tuple[str, int, int], ...]
-
-
-@lru_cache(maxsize=4096)
-def _adapter_facts(state: State) -> tuple[AdapterSpec, dict[str, str]] | None:
-    """What a file is, and its metadata; None where it is no adapter."""
-    return _or_none(lambda: _spec_of(Path(state[0][0])))
-
-
-def _spec_of(path: Path) -> tuple[AdapterSpec, dict[str, str]]:
-    file = read_shapes(path)
-    return detect(file.shapes), file.metadata
-
-
-@lru_cache(maxsize=4096)
-def _encoder_size(state: State, path: Path) -> tuple[int, int | None, int] | None:
-    """Width, width of the pooled embedding and image size of an encoder; None where it is none."""
-
-    def size() -> tuple[int, int | None, int]:
-        if path.is_dir():
-            return _size(read_config(path))
-        shapes = cast("dict[str, Any]", read_shapes(path).shapes)
-        return _size(encoder_of_weights(image_tower(shapes)))
-
-    return _or_none(size)
-
-
-def _size(encoder: Encoder) -> tuple[int, int | None, int]:
-    return encoder.width, encoder.embed_dim, encoder.image_size
-
-
-def _or_none(read: Callable[[], Any]) -> Any:
-    """What is read; None where a file is something else, which is no fault here: folders hold many kinds."""
-    try:
-        return read()
-    except ValueError:
-        return None
-
-
-def _there(kind: str, names: Iterable[str]) -> Iterator[tuple[str, Path]]:
-    """The listed files with their paths, links that lead nowhere left out."""
-    for name in names:
-        path = _or_none(partial(folders.path_of, kind, name))
-        if path is not None:
-            yield name, path
-
-
 def _is_lora_for(path: Path, base: Base) -> bool:
     """Whether a file is a LoRA that reads the base's text."""
     return bool(_lora_reads(folders.state(path), base.context_dim))
@@ -202,7 +138,7 @@ def _is_lora_for(path: Path, base: Base) -> bool:
 
 @lru_cache(maxsize=4096)
 def _lora_reads(state: State, width: int) -> bool:
-    file = _or_none(lambda: read_shapes(Path(state[0][0])))
+    file = or_none(lambda: read_shapes(Path(state[0][0])))
     shapes = {} if file is None else file.shapes
     return any("lora" in key and "attn2" in key and width in weights.shape for key, weights in shapes.items())
 

@@ -17,7 +17,7 @@ from typing import Any
 import folder_paths
 
 from .. import folders
-from ..sockets import CATEGORY
+from ..sockets import OLDER, refusals_said
 from . import apply, embeds, loaders, pictures, regional, weights
 from .contract import NODES, Contract
 
@@ -77,7 +77,7 @@ FILES = {
 class OlderNode:
     """What all of them have; it is no node itself."""
 
-    CATEGORY = f"{CATEGORY}/older graphs"
+    CATEGORY = OLDER
     DEPRECATED = True
 
 
@@ -94,7 +94,8 @@ def node_class(contract: Contract) -> type[OlderNode]:
     def run(self: OlderNode, *args: Any, **given: Any) -> Any:
         if len(args) > len(positions):
             raise TypeError(f"{contract.id} takes {len(positions)} inputs, got {len(args)}")
-        return function(**dict(zip(positions, args)), **given)
+        with refusals_said():
+            return function(**dict(zip(positions, args)), **given)
 
     members: dict[str, Any] = {
         "__doc__": f"{contract.title}, as older graphs know it.",

@@ -70,6 +70,6 @@ class FacePrompt:
         if self.encoder is None:
             raise ValueError(
                 "this adapter reads the faces' pictures through an image encoder, and there is none: "
-                "connect one to Encode Faces"
+                "connect Load Image Encoder to Encode Faces"
             )
         return self.encoder

@@ -20,6 +20,7 @@ INSTALL = 'pip install "insightface>=2.1" onnxruntime'
 DETECTION_SIZES = (640, 512, 384, 256, 160)
 # A face that its picture's edges cut off is only found with ground around it: this part of a side, on every side.
 GROUND = 0.5
+RELEASES = "https://github.com/deepinsight/insightface/releases/download/v0.7"
 # Of the published models: the files that find faces and that recognise them.
 PUBLISHED = {
     "buffalo_l": ("det_10g.onnx", "w600k_r50.onnx"),
@@ -234,4 +235,5 @@ def face_models() -> list[str]:
 def model_folder(name: str) -> Path:
     """The folder of a face model. Raises ValueError that names the folder and the files that belong there."""
     files = " and ".join(PUBLISHED.get(name, ("its .onnx files",)))
-    return folders.face_model_folder(name, files)
+    address = f" of {RELEASES}/{name}.zip" if name in PUBLISHED else ""
+    return folders.face_model_folder(name, files + address)

@@ -95,8 +95,9 @@ def check_encoder(spec: AdapterSpec, name: str, features: Tensor) -> None:
     width = features.shape[-1]
     if width != spec.feature_dim:
         raise ValueError(
-            f"the adapter {name} expects {spec.feature_dim}-wide {spec.feature} image features, got {width} "
-            f"(from {encoder_words(spec.feature, width)}): load {encoder_name(spec)} with Load Image Encoder"
+            f"{name} needs {encoder_name(spec)}: it expects {spec.feature_dim}-wide {spec.feature} image features, got "
+            f"{width} (from {encoder_words(spec.feature, width)}): load {encoder_name(spec)} with Load Image Encoder, "
+            "where auto finds it once the adapter is connected"
         )
     if spec.feature_length not in (None, features.shape[1]):
         raise ValueError(

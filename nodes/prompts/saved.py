@@ -121,5 +121,5 @@ def save_prompt(prompt: Prompt, adapter: Adapter, name: str) -> Path:
     return path
 
 
-def load_prompt(name: str) -> SavedPrompt:
-    return SavedPrompt(name, core.read_weights(folders.path_of(folders.PROMPTS, name)))
+def load_prompt(path: Path) -> SavedPrompt:
+    return SavedPrompt(path.name, core.read_weights(path))

@@ -205,7 +205,7 @@ def of_another_base(context_dim: int, layers: int) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(
     ("context_dim", "layers", "name"),
-    [(2048, 70, "SDXL"), (1024, 16, "SD2"), (2048, 34, "a model with 34 cross-attention layers and 2048-wide text")],
+    [(2048, 70, "SDXL"), (1024, 16, "SD2"), (2048, 34, "another model (34 layers, 2048-wide text)")],
     ids=["SDXL", "SD2", "another"],
 )
 def test_adapter_of_another_base(nothing_lost: None, context_dim: int, layers: int, name: str) -> None:

@@ -186,7 +186,7 @@ def test_transformers_folder(folder, kind, act):
         if kind == "bin":
             (place / "model.safetensors").unlink()
             torch.save(model.state_dict(), place / "pytorch_model.bin")
-    assert "encoder/" in host.part("nodes.folders").encoder_files()
+    assert "encoder/" in host.part("nodes.folders").own_encoder_files()
     show_folder(f"folder, {kind}, {act}", config, weights)
 
 
@@ -201,25 +201,6 @@ def test_transformers_folder_that_leaves_out_what_is_default(folder):
     (place / "config.json").write_text(json.dumps({name: getattr(config, name) for name in names}))
     save_file(weights, place / "model.safetensors")
     show_folder("folder with a short config", config, weights)
-
-
-@torch.no_grad()
-def test_open_clip_tag(tmp_path):
-    """The same code as for a tag, with a file in place of the download."""
-    vision = {"image_size": 64, "layers": 3, "width": 96, "head_width": 16, "patch_size": 16}
-    text = {"context_length": 8, "vocab_size": 16, "width": 32, "heads": 2, "layers": 1}
-    config = {"embed_dim": 48, "vision_cfg": vision, "text_cfg": text}
-    (tmp_path / "tiny.json").write_text(json.dumps(config))
-    open_clip.add_model_config(tmp_path / "tiny.json")
-    torch.manual_seed(0)
-    model = open_clip.create_model("tiny").eval()
-    with torch.no_grad():
-        for value in model.parameters():
-            value.copy_(value.half())
-    torch.save(model.state_dict(), tmp_path / "tiny.pt")
-    pixels = pictures()[:, :64, :64]
-    ours = by_comfyui(encoders._from_tag("tiny", str(tmp_path / "tiny.pt")), pixels)
-    figures.show("open_clip's create_model, pooled", ours["pooled"], model.encode_image(normalised(pixels)), LIMIT)
 
 
 def refusal(call) -> str:

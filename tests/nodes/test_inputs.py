@@ -130,7 +130,7 @@ def test_faces_without_what_is_needed() -> None:
     plus = spec_of("FaceID plus v1 and v2 SD1.5")
     with refusal("identities only", "give Encode Faces the pictures"):
         protocol.given_of(faces.FacePrompt(IDENTITIES, None, Encoder()), plus, "a.bin")
-    with refusal("through an image encoder", "connect one to Encode Faces"):
+    with refusal("through an image encoder", "connect Load Image Encoder to Encode Faces"):
         protocol.given_of(faces.FacePrompt(IDENTITIES, Crops()), plus, "a.bin")
     given, _ = protocol.given_of(faces.FacePrompt(IDENTITIES), spec_of("FaceID SD1.5"), "a.bin")
     assert given.rows == 2

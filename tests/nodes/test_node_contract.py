@@ -23,7 +23,7 @@ def described(node: Any) -> dict[str, Any]:
             choices = settings.get("options") if kind == "COMBO" and name not in FILES else None
             told = {
                 "kind": kind,
-                "default": settings.get("default"),
+                "default": settings.get("default") if name != "adapter" else None,  # of what is there
                 "choices": choices,
                 "optional": group != "required",
             }

@@ -70,7 +70,7 @@ def test_what_a_node_promises(id: str) -> None:
     assert [list(pair) for pair in zip(info["output"], info["output_name"])] == wanted["outputs"]
     assert info["display_name"] == wanted["title"]
     assert info["output_node"] == (id == "IPAdapterSaveEmbeds")
-    assert info["deprecated"] and info["description"] and info["category"] == "image prompt/older graphs"
+    assert info["deprecated"] and info["description"] and info["category"] == "IP-Adapter/older graphs"
     if "exact" in info["input"].get("optional", {}):
         assert info["input"]["optional"]["exact"][1]["default"] is False
         assert list(info["input"]["optional"])[-1] == "exact"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.support import clip_models, host, models, published
+from tests.support.model_folders import Header, empty_folders
 
 pytestmark = pytest.mark.comfy
 loaders, find, presets, sockets, register, inputs = (
@@ -77,40 +77,10 @@ CHOSEN = {
 }
 
 
-class Header:
-    """Writes a safetensors header of a layout's shapes, with a hole in place of the weights: content to go by."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def __call__(self, name: str, shapes: dict[str, Any], number: int = 0, **metadata: str) -> None:
-        header, end = {}, 0
-        for key, value in shapes.items():
-            size = value.numel() * 2
-            header[key] = {"dtype": "F16", "shape": list(value.shape), "data_offsets": [end, end + size]}
-            end += size
-        if metadata:
-            header["__metadata__"] = metadata
-        head = json.dumps(header).encode()
-        path = self.root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            file.write(len(head).to_bytes(8, "little") + head)
-            file.truncate(8 + len(head) + end)  # a hole: nothing on the disk
-            file.seek(8 + len(head))
-            file.write(bytes([number]))  # what tells two apart
-        folder_paths.filename_list_cache.clear()
-
-
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    for kind in ("ipadapter", "clip_vision", "loras", "insightface"):
-        (tmp_path / kind).mkdir()
-        place = ([str(tmp_path / kind)], {".safetensors", ".bin"})
-        monkeypatch.setitem(folder_paths.folder_names_and_paths, kind, place)
-    folder_paths.filename_list_cache.clear()
-    yield tmp_path
-    folder_paths.filename_list_cache.clear()
+def folder(tmp_path: Path) -> Iterator[Path]:
+    with empty_folders(tmp_path) as root:
+        yield root
 
 
 @pytest.fixture

@@ -142,9 +142,7 @@ def told(workflow: dict[str, Any]) -> dict[str, Any]:
 def test_a_refused_prompt_names_node_and_reason(server: Server):
     content = prompts.prompt("image_prompt")
     prompts.inputs_of(content, "ImagePrompt")["adapter"] = "not_there.safetensors"
-    with pytest.raises(
-        ServerError, match=r"ImagePrompt \(node 4\): Value not in list: adapter: 'not_there.safetensors'"
-    ):
+    with pytest.raises(ServerError, match=r"ImagePrompt \(node 4\): .*adapter - 'not_there.safetensors' was not found"):
         server.run(content)
 
 

@@ -9,7 +9,7 @@ from pocket.world.settings import GUIDANCE, HALF_WEIGHT, SILHOUETTE_WEIGHT, TEXT
 from tools.graphs.graph import Graph, Link, Node, Texts
 
 ADAPTER, PLUS = "pocket.safetensors", "pocket_plus.safetensors"
-ENCODER, STICKER = "pocket/", "pocket_sticker.safetensors"
+ENCODER = "pocket/"
 BESIDE = {"adapter": PLUS, "layers": MIDDLE_OFF}  # a picture beside text or a silhouette
 SIDE = 64
 SWEEP = (0.0, 0.2, 0.6, 1.2)
@@ -23,8 +23,8 @@ TRY = "Nothing to download: *Load Pocket Model* comes with this pack. "
 class PocketGraph(Graph):
     """A graph in the making, with pocket's own parts."""
 
-    def load(self) -> Node:
-        return self.add(0, "ImagePromptLoadPocket")
+    def load(self, **settings: str) -> Node:
+        return self.add(0, "ImagePromptLoadPocket", **settings)
 
     def drawn(self, column: int, title: str, *attributes: str, seed: int = 0) -> Node:
         """A picture by its shape, colour, background, pattern and size."""
@@ -188,14 +188,13 @@ def pocket_other_look() -> Graph:
     graph = PocketGraph()
     graph.note(
         f"**Another look, the same adapter.** {TRY}\n\n"
-        "The LoRA is a fine-tune of pocket on stickers: a white rim and a dark line. The adapter was never trained on "
+        "*look* loads a fine-tune of pocket on stickers: a white rim and a dark line. The adapter was never trained on "
         "it, and what the picture shows comes through all the same.",
         150,
     )
-    pocket = graph.load()
+    pocket = graph.load(look="sticker")
     reference = graph.drawn(0, "Reference", "cross", "green", "pink", "dots", "big")
-    tuned = graph.add(1, "LoraLoaderModelOnly", model=pocket["MODEL"], lora_name=STICKER, strength_model=1.0)
-    model = graph.prompted(1, tuned["MODEL"], reference)
+    model = graph.prompted(1, pocket["MODEL"], reference)
     texts = graph.said(1, pocket["CLIP"], "")
     graph.result(2, "pocket_other_look", pocket["VAE"], model, texts, graph.latents(1))
     return graph
