@@ -70,10 +70,10 @@ def test_every_autoencoder_gives_moments(kind: str, tmp_path: Path) -> None:
     moments = frozen.base.encode_pictures(torch.rand(2, 3, 64, 64) * 2 - 1)
     assert moments.shape == (2, 2, 4, 8, 8)
     assert bool((moments[:, 1] > 0).all()) == (kind == "kl")
-    generator = torch.Generator().manual_seed(3)
-    latents, _ = draw_latents(moments[:1], [generator], frozen.base.latent_scale)
-    factor, shift = frozen.base.latent_scale
+    assert moments.shape[2:] == frozen.base.latent_shape(64)
     drawn = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(3))
+    latents = draw_latents(moments[:1], drawn[None], frozen.base.latent_scale)
+    factor, shift = frozen.base.latent_scale
     assert torch.allclose(latents[0], (moments[0, 0] + moments[0, 1] * drawn - shift) * factor)
 
 
@@ -94,8 +94,9 @@ def test_dropped_pictures_are_zero_before_the_projection(feature: Any, tmp_path:
         features=None,
         drop_image=torch.tensor([False, True]),
         uniform=torch.tensor([0.1, 0.6]),
+        drawn=torch.zeros(2, 4, 8, 8),
+        noise=torch.zeros(2, 4, 8, 8),
         geometries=[Geometry(side, (0, 0), side)] * 2,
-        generators=[torch.Generator().manual_seed(seed) for seed in (1, 2)],
     )
     inputs = to_inputs(batch, frozen, spec)
     zero_pixels = torch.zeros(1, 3, 32, 32)

@@ -7,7 +7,7 @@ size or sequence, E and F width of its pooled embedding and its hidden states.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -31,7 +31,8 @@ class Item:
     Of each pair, raw or cached, one is None. pixels: [3, R, R] of -1..1, or moments: [2, C, h, w]. condition:
     [3, S, S], normalised, or features: [E] or [S, F]. caption, or texts: what a base conditions on, by its names.
     identity: [512], raw. uniform: in [0, 1), from which the objective draws the time; of a held-out sample the
-    noisiness of its time. skipped: the samples that stood at its position before it and could not be used.
+    noisiness of its time. drawn, noise: [C, h, w], as `draw_noise` gives them. skipped: the samples that stood at its
+    position before it and could not be used.
     """
 
     name: str
@@ -45,7 +46,8 @@ class Item:
     identity: Tensor | None = None
     drop_image: bool = False
     uniform: float = 0.0
-    noise_seed: int = 0
+    drawn: Tensor | None = None
+    noise: Tensor | None = None
     skipped: tuple[Skipped, ...] = ()
 
 
@@ -56,8 +58,8 @@ class Batch:
     names: for messages. pixels: [B, 3, H, W] of -1..1. moments: [B, 2, C, h, w] as a base's `encode_pictures` gives.
     captions: "" where the text is dropped. texts: what they condition on, the empty caption where dropped, [B, ...].
     condition: [B, 3, S, S], normalised for the encoder. features: [B, E] or [B, S, F], as if no picture were dropped.
-    drop_image: [B], where the picture is dropped. uniform: [B], fp64. identities: [B, 512], raw, where the data has
-    them. generators: one for each sample, made from the seeds where the batch is used.
+    drop_image: [B], where the picture is dropped. uniform: [B], fp64. drawn: [B, C, h, w], fp32, what latents are drawn
+    with; noise: the same, its offset included. identities: [B, 512], raw, where the data has them.
     """
 
     names: Sequence[str]
@@ -69,11 +71,11 @@ class Batch:
     features: Tensor | None
     drop_image: Tensor
     uniform: Tensor
+    drawn: Tensor
+    noise: Tensor
     geometries: Sequence[Geometry]
     identities: Tensor | None = None
-    noise_seeds: Sequence[int] = ()
     skipped: Sequence[Skipped] = ()
-    generators: Sequence[torch.Generator] = field(default=())
 
     def __len__(self) -> int:
         return len(self.names)
@@ -91,9 +93,10 @@ def collate(items: Sequence[Item]) -> Batch:
         features=_stacked([item.features for item in items]),
         drop_image=torch.tensor([item.drop_image for item in items]),
         uniform=torch.tensor([item.uniform for item in items], dtype=torch.float64),
+        drawn=torch.stack([item.drawn for item in items if item.drawn is not None]),
+        noise=torch.stack([item.noise for item in items if item.noise is not None]),
         geometries=[item.geometry for item in items],
         identities=_stacked([item.identity for item in items]),
-        noise_seeds=[item.noise_seed for item in items],
         skipped=[fault for item in items for fault in item.skipped],
     )
 

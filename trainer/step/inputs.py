@@ -1,7 +1,7 @@
 """From a batch of the loader to what a step needs: latents, noise, conditioning, and what the adapter reads.
 
-What the batch lacks (no cache) is computed here with the frozen parts. All randomness comes from each sample's own
-generator, drawn on the CPU in a fixed order: the latent's, the noise, the noise's offset.
+What the batch lacks (no cache) is computed here with the frozen parts. Nothing is drawn: the batch holds each sample's
+own random numbers.
 
 Shapes: B batch, C latent channels, h and w latent height and width.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from ipadapter_core import AdapterSpec, Given, nothing, read_identities
@@ -38,8 +37,8 @@ class Inputs:
         return len(self.x0)
 
 
-def to_inputs(batch: Batch, frozen: Frozen, spec: AdapterSpec, noise_offset: float = 0.0) -> Inputs:
-    """Compute what is not cached, draw latents and noise, replace dropped pictures (section 3.2.1).
+def to_inputs(batch: Batch, frozen: Frozen, spec: AdapterSpec) -> Inputs:
+    """Compute what is not cached, draw latents, replace dropped pictures (section 3.2.1).
 
     spec: of the adapter, which says what it reads.
     """
@@ -48,11 +47,10 @@ def to_inputs(batch: Batch, frozen: Frozen, spec: AdapterSpec, noise_offset: flo
         moments = base.encode_pictures(required(batch.pixels, "pixels"))
     if texts is None:
         texts = base.encode_texts(batch.captions)
-    x0, noise = draw_latents(moments, batch.generators, base.latent_scale, noise_offset)
     return Inputs(
         names=batch.names,
-        x0=x0.to(frozen.device),
-        noise=noise.to(frozen.device),
+        x0=draw_latents(moments, batch.drawn, base.latent_scale).to(frozen.device),
+        noise=batch.noise.to(frozen.device),
         conditioning=base.conditioning(texts, batch.geometries),
         given=given_of(batch, frozen, spec),
     )
@@ -74,18 +72,11 @@ def given_of(batch: Batch, frozen: Frozen, spec: AdapterSpec) -> Given:
     return given.dropped(batch.drop_image.to(frozen.device), nothing(spec, given, frozen.zero_states))
 
 
-def draw_latents(
-    moments: Tensor, generators: Sequence[torch.Generator], scale: tuple[float, float], noise_offset: float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """Latents drawn from their moments [B, 2, C, h, w] and scaled, and their noise; both [B, C, h, w] on the CPU."""
+def draw_latents(moments: Tensor, drawn: Tensor, scale: tuple[float, float]) -> Tensor:
+    """Latents [B, C, h, w] from their moments [B, 2, C, h, w] by what was `drawn` for them, scaled, on the CPU."""
     mean, std = moments.float().cpu().unbind(1)
     factor, shift = scale
-    drawn = torch.stack([torch.randn(mean.shape[1:], generator=generator) for generator in generators])
-    noise = torch.stack([torch.randn(mean.shape[1:], generator=generator) for generator in generators])
-    if noise_offset:
-        offsets = [torch.randn(mean.shape[1], 1, 1, generator=generator) for generator in generators]
-        noise = noise + noise_offset * torch.stack(offsets)
-    return (mean + std * drawn - shift) * factor, noise
+    return (mean + std * drawn - shift) * factor
 
 
 def required(value: Tensor | None, name: str) -> Tensor:

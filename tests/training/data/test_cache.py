@@ -71,7 +71,10 @@ def test_cached_and_uncached_batches_are_equal(
     feature = "penultimate" if config.adapter.family == "plus" else "pooled"
     frozen, unloaded = Frozen(config.model), Frozen(config.model)
     spec = adapter_spec(config.adapter, frozen.base.sites, frozen.encoder_facts)
-    from_pictures, from_cache = (open_loader(one, frozen.encoder_facts, feature) for one in (config, cached))
+    shape = frozen.base.latent_shape(config.data.resolution)
+    from_pictures, from_cache = (
+        open_loader(one, frozen.encoder_facts, feature, latent_shape=shape) for one in (config, cached)
+    )
     zero = from_cache.zero_features()
     assert zero is not None
     unloaded.zero_states_are(zero)
@@ -120,7 +123,9 @@ def test_low_precision_is_stored_as_it_was_computed(tmp_path: Path) -> None:
     build_cache(config)
     frozen = Frozen(config.model, dtype=torch.bfloat16)
     batch = next(iter(open_loader(config, facts(config), "pooled").batches(0)))
-    raw = next(iter(open_loader(changed(config, data={"cache": ""}), facts(config), "pooled").batches(0)))
+    pictures = changed(config, data={"cache": ""})
+    shape = frozen.base.latent_shape(config.data.resolution)
+    raw = next(iter(open_loader(pictures, facts(config), "pooled", latent_shape=shape).batches(0)))
     assert raw.condition is not None and raw.pixels is not None and batch.moments is not None
     wanted = frozen.encoder(raw.condition, "pooled").float()
     assert batch.features is not None and float((batch.features - wanted).abs().max()) <= 1e-2
