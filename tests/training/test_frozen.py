@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import CLIPVisionModelWithProjection
 
+from ipadapter_core import encoder_square
 from tests.support import runs, tiny_models
 from trainer.base.encoder import load_encoder
 from trainer.base.frozen import Frozen
@@ -86,11 +87,11 @@ def test_dropped_pictures_are_zero_before_the_projection(feature: Any, tmp_path:
     side = (64, 64)
     batch = Batch(
         names=["a", "b"],
-        pixels=torch.zeros(2, 3, 64, 64),
+        pixels=torch.full((2, 3, 64, 64), 127, dtype=torch.uint8),
         moments=None,
         captions=["one", ""],
         texts=None,
-        condition=frozen.encoder.pixels([picture(0), picture(1)]),
+        condition=torch.stack([encoder_square(picture(number), frozen.encoder_facts) for number in range(2)]),
         features=None,
         drop_image=torch.tensor([False, True]),
         uniform=torch.tensor([0.1, 0.6]),

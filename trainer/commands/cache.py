@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ipadapter_core import Feature
+from ipadapter_core import Feature, normalised_square
 
 from ..base.device import DTYPES, choose_device
 from ..base.encoder import check_encoder
@@ -31,6 +31,7 @@ from ..data import order
 from ..data.batch import Item, Skipped
 from ..data.cached import EMPTY, ZERO
 from ..data.fingerprint import IDENTITIES, difference, fingerprints
+from ..data.pictures import normalised
 from ..data.reader import PictureReader
 from ..data.record import Source, UnreadableError
 from ..data.report import write_report
@@ -122,7 +123,7 @@ class Builder:
             usable = [item for item in found if isinstance(item, Item)]
             if "latents" in missing:
                 pixels = [item.pixels for item in usable if item.pixels is not None]
-                moments = self._in_batches(pixels, self.frozen.base.encode_pictures)
+                moments = self._in_batches(pixels, self._moments)
                 write_shard(self._path("latents", number), stored({"moments": moments}, self.frozen.base.latent_dtype))
             if self.feature and self.feature in missing:
                 conditions = [item.condition for item in usable if item.condition is not None]
@@ -166,9 +167,13 @@ class Builder:
             return torch.zeros(1, self.frozen.encoder_facts.feature_dim(feature))
         return self.frozen.zero_states()
 
+    def _moments(self, pixels: Tensor) -> Tensor:
+        return self.frozen.base.encode_pictures(normalised(pixels.to(self.frozen.device)))
+
     def _features(self, condition: Tensor) -> Tensor:
         assert self.feature is not None
-        features: Tensor = self.frozen.encoder(condition.to(self.frozen.device), self.feature)
+        squares = normalised_square(condition.to(self.frozen.device), self.frozen.encoder_facts)
+        features: Tensor = self.frozen.encoder(squares, self.feature)
         return features
 
     def _report(self) -> None:

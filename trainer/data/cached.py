@@ -1,4 +1,4 @@
-"""A cache's samples as tensors: nothing is decoded or encoded."""
+"""A cache's samples as tensors, in the number format in which they are stored: nothing is decoded or encoded."""
 
 from __future__ import annotations
 
@@ -71,20 +71,20 @@ class CachedReader:
             name=name,
             caption="",
             geometry=_geometry(self.samples.row(shard, "sizes", row).tolist()),
-            moments=self.latents.row(shard, "moments", row).float(),
+            moments=self.latents.row(shard, "moments", row),
             texts=self.texts(number),
-            features=self.features.row(shard, "features", row).float() if self.features else None,
-            identity=self.identities.row(shard, IDENTITIES, row).float() if self.identities else None,
+            features=self.features.row(shard, "features", row) if self.features else None,
+            identity=self.identities.row(shard, IDENTITIES, row) if self.identities else None,
         )
 
     def texts(self, number: int) -> dict[str, Tensor]:
         """What a text conditions on, by the base's names, from its number."""
         shard, row = divmod(number, SHARD)
-        return {name: self.text.row(shard, name, row).float() for name in self.text.names(shard)}
+        return {name: self.text.row(shard, name, row) for name in self.text.names(shard)}
 
     def zero_features(self) -> Tensor | None:
         """What stands for a dropped picture, [1, E] or [1, S, F]; None where the family reads no features."""
-        return self.features.row(0, ZERO, 0).float()[None] if self.features else None
+        return self.features.row(0, ZERO, 0)[None] if self.features else None
 
 
 def _geometry(sizes: list[int]) -> Geometry:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -190,6 +191,7 @@ class Loader:
             num_workers=self.config.data.workers,
             collate_fn=_collate,
             worker_init_fn=start_worker,
+            pin_memory=self.config.run.device in ("auto", "cuda") and torch.cuda.is_available(),
         )
         batches = _started(loaded)
         try:

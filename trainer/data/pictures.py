@@ -136,13 +136,17 @@ class Target:
     corner: tuple[int, int]
 
     def pixels(self) -> Tensor:
-        """[3, R, R] in [-1, 1]."""
-        values = torch.from_numpy(np.array(self.image)).permute(2, 0, 1).float()
-        return values / 127.5 - 1
+        """[3, R, R], in bytes."""
+        return torch.from_numpy(np.array(self.image)).permute(2, 0, 1)
 
     @property
     def geometry(self) -> Geometry:
         return Geometry(self.original, self.corner, (self.image.height, self.image.width))
+
+
+def normalised(pixels: Tensor) -> Tensor:
+    """Bytes [..., 3, H, W] as the autoencoder reads them: -1..1, fp32, on their device."""
+    return pixels.float() / 127.5 - 1
 
 
 def cut_target(image: Image.Image, resolution: int, where: tuple[float, float] | None = None) -> Target:

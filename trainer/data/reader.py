@@ -6,7 +6,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ipadapter_core import Encoder, encoder_pixels
+from ipadapter_core import Encoder, encoder_square
 
 from ..settings.config import DataConfig
 from . import order
@@ -65,7 +65,7 @@ def cut_pictures(
     encoder: Encoder | None,
     where: tuple[float, float] | None = None,
 ) -> tuple[Target, Tensor | None] | Unusable:
-    """A sample's target, and what the image encoder sees [3, S, S]; or why either cannot be used."""
+    """A sample's target, and what the image encoder sees, bytes [3, S, S]; or why either cannot be used."""
     decoded = decode(image, data.min_side)
     if isinstance(decoded, Unusable):
         return decoded
@@ -74,4 +74,4 @@ def cut_pictures(
     seen = decoded if condition is None else decode(condition)
     if isinstance(seen, Unusable):
         return Unusable(seen.kind, f"its condition picture: {seen.reason}")
-    return cut_target(decoded, data.resolution, where), encoder_pixels(seen, encoder)
+    return cut_target(decoded, data.resolution, where), encoder_square(seen, encoder)

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ipadapter_core import AdapterSpec, Given, nothing, read_identities
+from ipadapter_core import AdapterSpec, Given, normalised_square, nothing, read_identities
 
 from ..base.frozen import Frozen
 from ..data.batch import Batch
+from ..data.pictures import normalised
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def to_inputs(batch: Batch, frozen: Frozen, spec: AdapterSpec) -> Inputs:
     """
     base, moments, texts = frozen.base, batch.moments, batch.texts
     if moments is None:
-        moments = base.encode_pictures(required(batch.pixels, "pixels"))
+        moments = base.encode_pictures(normalised(required(batch.pixels, "pixels").to(frozen.device)))
     if texts is None:
         texts = base.encode_texts(batch.captions)
     return Inputs(
@@ -61,7 +62,8 @@ def given_of(batch: Batch, frozen: Frozen, spec: AdapterSpec) -> Given:
     features, identities = batch.features, None
     if spec.feature:
         if features is None:
-            features = frozen.encoder(required(batch.condition, "condition").to(frozen.device), spec.feature)
+            squares = required(batch.condition, "condition").to(frozen.device)
+            features = frozen.encoder(normalised_square(squares, frozen.encoder_facts), spec.feature)
         features = features.to(frozen.device).float()
     if spec.identity:
         identities = required(batch.identities, "identities").to(frozen.device).float()

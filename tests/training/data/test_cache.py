@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ipadapter_core import Encoder
+from ipadapter_core import Encoder, normalised_square
 from tests.support import runs, tiny_models
 from tests.support.data_loading import real_pictures
 from trainer.base.encoder import encoder_facts
@@ -127,8 +127,11 @@ def test_low_precision_is_stored_as_it_was_computed(tmp_path: Path) -> None:
     shape = frozen.base.latent_shape(config.data.resolution)
     raw = next(iter(open_loader(pictures, facts(config), "pooled", latent_shape=shape).batches(0)))
     assert raw.condition is not None and raw.pixels is not None and batch.moments is not None
-    wanted = frozen.encoder(raw.condition, "pooled").float()
-    assert batch.features is not None and float((batch.features - wanted).abs().max()) <= 1e-2
+    wanted = frozen.encoder(normalised_square(raw.condition, frozen.encoder_facts), "pooled").float()
+    assert batch.features is not None and float((batch.features.float() - wanted).abs().max()) <= 1e-2
+    assert batch.texts is not None
+    assert batch.features.dtype == batch.texts["states"].dtype == torch.bfloat16
+    assert batch.moments.dtype == frozen.base.latent_dtype
     size = sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.safetensors"))
     build_cache(changed(config, run={"precision": "fp32"}, data={"cache": str(tmp_path / "whole")}))
     whole = sum(path.stat().st_size for path in (tmp_path / "whole").rglob("*.safetensors"))

@@ -17,6 +17,7 @@ from tests.support.data_loading import LATENT, CountingReader, content, loader
 from trainer.base.frozen import Frozen
 from trainer.data import order
 from trainer.data.loader import open_loader
+from trainer.data.pictures import normalised
 from trainer.data.report import read_report
 from trainer.settings.config import Config
 
@@ -154,9 +155,10 @@ def test_real_batches_are_what_the_frozen_parts_take(tmp_path: Path) -> None:
     batch = next(iter(opened.batches(0)))
     assert batch.pixels is not None and batch.condition is not None
     assert batch.pixels.shape == (8, 3, 64, 64) and batch.condition.shape == (8, 3, 32, 32)
-    assert batch.pixels.min() >= -1 and batch.pixels.max() <= 1
+    assert batch.pixels.dtype == batch.condition.dtype == torch.uint8
+    assert normalised(batch.pixels).min() >= -1 and normalised(batch.pixels).max() <= 1
     assert {one.target for one in batch.geometries} == {(64, 64)}
-    assert frozen.base.encode_pictures(batch.pixels).shape == (8, 2, 4, 8, 8)
+    assert frozen.base.encode_pictures(normalised(batch.pixels)).shape == (8, 2, 4, 8, 8)
     assert [reference.picture.size[1] for reference in opened.references()] == [80, 80]
     random = dataclasses.replace(settings, data=dataclasses.replace(settings.data, crop="random"))
     corners = np.concatenate(
@@ -166,6 +168,28 @@ def test_real_batches_are_what_the_frozen_parts_take(tmp_path: Path) -> None:
         ]
     )
     assert len(np.unique(corners, axis=0)) > 3
+
+
+def test_a_batch_moves_but_for_what_is_decided_on_the_cpu(tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    batch = dataclasses.replace(
+        next(loader(settings, CountingReader(NUMBER)).batches(0)), texts={"states": torch.zeros(8, 2)}
+    )
+    moved = batch.to("meta", non_blocking=True)
+    assert moved.texts is not None
+    for value in (moved.pixels, moved.drawn, moved.noise, moved.texts["states"]):
+        assert value is not None and value.is_meta
+    assert moved.drop_image is batch.drop_image and moved.uniform is batch.uniform
+    assert moved.moments is None and moved.names == batch.names and not batch.noise.is_meta
+
+
+@pytest.mark.gpu
+def test_a_batch_is_pinned_and_copied_beside_the_rest(tmp_path: Path) -> None:
+    batch = next(loader(config(tmp_path), CountingReader(NUMBER), workers=1).batches(0))
+    assert batch.noise.is_pinned() and batch.pixels is not None and batch.pixels.is_pinned()
+    moved = batch.to("cuda", non_blocking=True)
+    torch.cuda.synchronize()
+    assert torch.equal(moved.noise.cpu(), batch.noise)
 
 
 def test_workers_live_through_an_interrupt_and_end_with_their_batches(tmp_path: Path) -> None:
