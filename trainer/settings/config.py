@@ -1,7 +1,8 @@
 """What a training is, as frozen values: one TOML file, one section for each owner.
 
 [model] the frozen parts      [adapter] what is trained     [data] pictures, captions, drops
-[optimiser] how it is trained [run] where, how long, on what, and what is written
+[cache] how it is made        [optimiser] how it is trained
+[run] where, how long, on what, and what is written
 """
 
 from __future__ import annotations
@@ -69,6 +70,14 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class CacheConfig:
+    """How a cache is made; nothing of it changes what is in it."""
+
+    batch_size: int = 0  # pictures and texts that are encoded at once; 0 = by the resolution: 16 at 512 px
+    workers: int = 0  # processes that decode pictures; 0 = data.workers
+
+
+@dataclass(frozen=True)
 class OptimiserConfig:
     """AdamW and the loss, by default as in the paper."""
 
@@ -122,6 +131,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
@@ -139,6 +149,7 @@ class Config:
 # What may change when a run is resumed; everything else is what the run *is*.
 FREE = {
     "data": {"workers", "cache", "pictures"},
+    "cache": {"batch_size", "workers"},
     "optimiser": {"accumulation"},  # with batch_size and processes: only their product counts
     "run": {f.name for f in dataclasses.fields(RunConfig)} - {"seed", "precision"},
 }

@@ -45,6 +45,8 @@ RANGES = {
     "data.drop_text": SHARE,
     "data.drop_image": SHARE,
     "data.drop_both": SHARE,
+    "cache.batch_size": Range(0, advice="0 = by the resolution"),
+    "cache.workers": Range(0, advice="0 = as many as data.workers"),
     "optimiser.learning_rate": POSITIVE,
     "optimiser.weight_decay": COUNT,
     "optimiser.betas": Range(0, 1),

@@ -20,7 +20,7 @@ from trainer.base.encoder import encoder_facts
 from trainer.base.frozen import Frozen
 from trainer.commands.cache import build_cache
 from trainer.data.loader import open_loader
-from trainer.data.shards import SHARD
+from trainer.data.shards import SMALL as SHARD
 from trainer.run import loop
 from trainer.run.folder import start as start_run
 from trainer.settings.config import Config
