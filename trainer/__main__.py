@@ -150,8 +150,8 @@ def _print_plan(config: Config) -> int:
     from .commands.plan import describe, make_plan
     from .data.sources import is_there, open_source
 
-    number = len(open_source(config.data)) if is_there(config.data) else None
-    print(describe(config, make_plan(config), number))
+    source = open_source(config.data) if is_there(config.data) else None
+    print(describe(config, make_plan(config), source))
     return 0
 
 
@@ -253,7 +253,9 @@ def _add_sample(found: argparse.ArgumentParser) -> None:
 
 
 def _add_check(found: argparse.ArgumentParser) -> None:
-    found.add_argument("data", metavar="DATA", type=Path, help="a list, a folder, shards or a Hugging Face dataset")
+    found.add_argument(
+        "data", metavar="DATA", type=Path, help="a list, a folder, shards, a Hugging Face dataset, or a config"
+    )
     _add_set(found)
     found.add_argument("--sheet", type=Path, help="write a sheet of pictures as model and encoder will see them")
 

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -31,6 +33,7 @@ from .pictures import Unusable, decode
 from .reader import PictureReader, Reader
 from .record import Reference, Source, UnreadableError
 from .report import SkipReport
+from .sets import repeats_of
 from .sources import open_source
 from .workers import start_worker
 
@@ -76,9 +79,13 @@ def open_loader(
 class Items(Dataset[Item | Fault | None]):
     """Samples by (step, position); None for a held-out one that cannot be used."""
 
-    def __init__(self, config: Config, reader: Reader, latent_shape: Shape | None) -> None:
+    def __init__(
+        self, config: Config, reader: Reader, latent_shape: Shape | None, repeats: NDArray[np.int64] | None = None
+    ) -> None:
         self.config, self.reader, self.latent_shape = config, reader, latent_shape
         self.trained, self.held_out = order.split(config.run.seed, len(reader), config.data.held_out)
+        if repeats is not None:  # what is held out is so with all its repeats
+            self.trained = np.repeat(self.trained, repeats[self.trained])
 
     def __getitem__(self, key: Key) -> Item | Fault | None:
         try:
@@ -104,12 +111,13 @@ class Items(Dataset[Item | Fault | None]):
             place = order.replacement_place(seed, step, position, attempt, count)
         raise ValueError(
             f"{len(skipped)} samples in a row cannot be used, the last is {skipped[-1].name} ({skipped[-1].reason}): "
-            f"look at the data with python -m trainer check {data.source}"
+            f"look at the data with python -m trainer check {data.source or 'CONFIG.toml'}"
         )
 
     def _held_out(self, position: int) -> Item | None:
         """Fixed noise; noisiness spread evenly over the samples; nothing dropped."""
         draws = order.draws(self.config.run.seed, 0, position, order.HELD_OUT)
+        draws = dataclasses.replace(draws, flip=1.0, tags=0)  # seen as they are
         found = self.reader.read(int(self.held_out[position]), draws, False)
         if isinstance(found, Skipped):
             return None
@@ -136,7 +144,7 @@ class Loader:
         latent_shape: Shape | None = None,
     ) -> None:
         self.config, self.source, self.reader = config, source, reader
-        self.samples = Items(config, reader, latent_shape)
+        self.samples = Items(config, reader, latent_shape, repeats_of(source))
         self.rank, self.num_processes = rank, num_processes
         self.report = SkipReport(Path(config.run.folder) / REPORT if config.run.folder else None)
 

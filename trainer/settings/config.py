@@ -48,10 +48,23 @@ class AdapterConfig:
 
 
 @dataclass(frozen=True)
+class SetConfig:
+    """One of several data sets: an element of data.sets, [[data.sets]] in the file."""
+
+    source: str = ""  # as data.source
+    repeats: int = 1  # times that each of its samples comes in an epoch
+    prefix: str = ""  # before each of its captions, as it stands
+    suffix: str = ""  # after it
+    format: Literal["auto", "json", "jsonl", "folder", "webdataset", "huggingface"] = "auto"
+    pictures: str = ""  # as data.pictures
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Pictures, captions, and how they are drawn."""
 
     source: str = ""
+    sets: tuple[SetConfig, ...] = ()  # several sources in place of one
     format: Literal["auto", "json", "jsonl", "folder", "webdataset", "huggingface"] = "auto"
     pictures: str = ""  # folder that the names in a list are relative to; "" = the list's own folder
     image_column: str = ""  # "" = image_file (lists), jpg/png/webp (shards), image (Hugging Face)
@@ -60,6 +73,10 @@ class DataConfig:
     identity_column: str = ""  # faces' identities, raw from ArcFace: 512 numbers, or a .npy or .safetensors file's name
     resolution: int = 512  # shortest side, then the crop
     crop: Literal["centre", "random"] = "centre"
+    draft: bool = False  # large JPEG files are decoded at 1/2 to 1/8, to no less than twice what is seen
+    flip: bool = False  # half of the pictures are seen mirrored, target and condition alike
+    shuffle_tags: bool = False  # a caption's parts between commas come in another order each time
+    keep_tags: int = 0  # of them, the first so many stay where they are
     min_side: int = 64  # smaller pictures are skipped and reported
     held_out: int = 0  # samples kept out of the training, for the validation loss
     workers: int = 2  # loader processes of each training process
@@ -155,6 +172,9 @@ FREE = {
 }
 
 
+SETS = "data.sets"
+
+
 def fixed_values(config: Config) -> dict[str, Any]:
     """Every value that must be the same when a run goes on, by "section.key"."""
     flat = {
@@ -163,7 +183,9 @@ def fixed_values(config: Config) -> dict[str, Any]:
         for key, value in values.items()
         if key not in FREE.get(section, ())
     }
-    return flat | {"samples per step": config.samples_per_step}
+    # of a set's source what is in it counts, as of data.source: a checkpoint knows the data's content
+    sets = [{key: value for key, value in one.items() if key not in ("source", "pictures")} for one in flat[SETS]]
+    return flat | {SETS: sets, "samples per step": config.samples_per_step}
 
 
 def tables(config: Config) -> dict[str, dict[str, Any]]:

@@ -40,6 +40,7 @@ NEVER = Range(0, advice="0 = never")
 RANGES = {
     "data.resolution": FROM_ONE,
     "data.min_side": COUNT,
+    "data.keep_tags": Range(0, advice="0 = every tag is shuffled"),
     "data.held_out": COUNT,
     "data.workers": Range(0, advice="0 = pictures are loaded by the training process itself"),
     "data.drop_text": SHARE,
