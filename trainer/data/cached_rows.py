@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .batch import Item, Skipped
 from .geometry import Geometry
-from .shards import Mapped, Shards
+from .shards import ROWS, Mapped, Shards
 
 
 class SampleRows(Shards):
@@ -45,9 +45,9 @@ class SampleRows(Shards):
         if "row" in found.tensors:
             return found
         # the first caches had all but the sizes as JSON
-        rows = json.loads(found.metadata["rows"])
+        rows = found.values()
         tensors = found.tensors | _packed(rows["name"], rows["row"], rows["captions"])
-        return Mapped(tensors, {"rows": json.dumps({"fault": rows["fault"]})})
+        return Mapped(tensors, {ROWS: json.dumps({"fault": rows["fault"]})})
 
 
 def sample_rows(

@@ -33,7 +33,7 @@ from ipadapter_core.files.whole import whole
 SMALL, MIDDLE, LARGE = 256, 1024, 4096  # rows of a file
 MAPPED = 12_000  # files of a part that a process keeps mapped; Linux allows a process 65,530 maps
 PART = "part.json"
-SUM = "sum"
+ROWS, SUM = "rows", "sum"
 
 
 def shard_rows(rows: int) -> int:
@@ -60,8 +60,9 @@ def missing_files(folder: Path, made: Mapping[str, Any]) -> list[int]:
 def write_shard(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None) -> None:
     """Write a file atomically. Raises ValueError when the disk is full or the folder cannot be written."""
     tensors = {name: value.contiguous() for name, value in tensors.items()}
-    rows = {"rows": json.dumps(metadata)} if metadata else {}
-    described = {SUM: content_sum(tensors, rows), **rows}
+    values = dict(metadata or {})
+    # under one name: safetensors writes several in any order, and files of a cache are the same to the byte
+    described = {ROWS: json.dumps({**values, SUM: content_sum(tensors, values)})}
     try:
         with whole(path) as part:
             part.write_bytes(save(tensors, described))
@@ -69,9 +70,9 @@ def write_shard(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str
         raise cannot_write(path.parent, error) from error
 
 
-def content_sum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+def content_sum(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
     """SHA-256 of tensors (names, shapes, number formats and bytes) and of all other metadata."""
-    digest = hashlib.sha256(json.dumps({name: text for name, text in metadata.items() if name != SUM}).encode())
+    digest = hashlib.sha256(json.dumps({name: value for name, value in metadata.items() if name != SUM}).encode())
     for name, value in sorted(tensors.items()):
         digest.update(f"{name} {tuple(value.shape)} {value.dtype};".encode())
         digest.update(np.asarray(value.contiguous().view(torch.uint8).numpy()).data if value.numel() else b"")
@@ -110,10 +111,15 @@ def cannot_write(folder: Path, error: Exception) -> ValueError:
 
 
 class Mapped(NamedTuple):
-    """A file of a part: its tensors, which lie in mapped memory, and its metadata."""
+    """A file of a part: its tensors, which lie in mapped memory, and its metadata, JSON under one name."""
 
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
+
+    def values(self) -> dict[str, Any]:
+        """What the metadata say."""
+        found: dict[str, Any] = json.loads(self.metadata.get(ROWS, "{}"))
+        return found
 
 
 class Shards:
@@ -141,8 +147,7 @@ class Shards:
 
     def metadata(self, number: int) -> dict[str, Any]:
         """What `write_shard` was given."""
-        found: dict[str, Any] = json.loads(self.file(number).metadata.get("rows", "{}"))
-        return found
+        return self.file(number).values()
 
     def file(self, number: int) -> Mapped:
         """A file of the part. Raises ValueError when it is missing or damaged."""
@@ -157,8 +162,8 @@ class Shards:
     def is_whole(self, number: int) -> bool | None:
         """Whether a file's bytes are those that were written; None where it has no sum, as the first caches."""
         found = self._map(number)
-        is_known = SUM in found.metadata
-        return content_sum(found.tensors, found.metadata) == found.metadata[SUM] if is_known else None
+        values = found.values()
+        return content_sum(found.tensors, values) == values[SUM] if SUM in values else None
 
     def _map(self, number: int) -> Mapped:
         path = shard_path(self.folder, number)
