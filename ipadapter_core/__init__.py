@@ -12,7 +12,9 @@ from .facts.encoders import (
     Encoder,
     encoder_name,
     encoder_pixels,
+    encoder_square,
     encoder_words,
+    normalised_square,
 )
 from .facts.families import BY_NAME as FAMILIES
 from .facts.families import Family
@@ -119,6 +121,7 @@ __all__ = [
     "encoder_of_open_clip",
     "encoder_of_weights",
     "encoder_pixels",
+    "encoder_square",
     "encoder_words",
     "extra_keys",
     "find_base",
@@ -135,6 +138,7 @@ __all__ = [
     "merged",
     "module_numbers",
     "needs",
+    "normalised_square",
     "nothing",
     "picture_weights",
     "read_adapter",

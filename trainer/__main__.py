@@ -145,8 +145,12 @@ def faces(options: argparse.Namespace, _: Sequence[str]) -> int:
 
 def cache(options: argparse.Namespace, _: Sequence[str]) -> int:
     from .commands.cache import build_cache
+    from .commands.verify import verify_cache
 
-    build_cache(_config(options))
+    if options.verify:
+        verify_cache(_config(options))
+    else:
+        build_cache(_config(options), options.only)
     return 0
 
 
@@ -158,8 +162,8 @@ def _print_plan(config: Config) -> int:
     from .commands.plan import describe, make_plan
     from .data.sources import is_there, open_source
 
-    number = len(open_source(config.data)) if is_there(config.data) else None
-    print(describe(config, make_plan(config), number))
+    source = open_source(config.data) if is_there(config.data) else None
+    print(describe(config, make_plan(config), source))
     return 0
 
 
@@ -219,7 +223,12 @@ def parser() -> argparse.ArgumentParser:
     _add_faces(
         command("faces", faces, "Find the face in each picture: its identity and crop, for FaceID and the like.")
     )
-    _add_config(command("cache", cache, "Compute once what never changes: latents, image features, text states."))
+    found = command("cache", cache, "Compute once what never changes: latents, image features, text states.")
+    _add_config(found)
+    found.add_argument(
+        "--only", nargs="+", default=[], metavar="PART", help="samples, latents, text, features, identities"
+    )
+    found.add_argument("--verify", action="store_true", help="compare the files with their checksums, and make nothing")
     _add_config(command("plan", plan, "Print what a training would do: weights, steps, memory, files."))
     return root
 
@@ -237,7 +246,9 @@ def _add_set(found: argparse.ArgumentParser) -> None:
 
 
 def _add_check(found: argparse.ArgumentParser) -> None:
-    found.add_argument("data", metavar="DATA", type=Path, help="a list, a folder, shards or a Hugging Face dataset")
+    found.add_argument(
+        "data", metavar="DATA", type=Path, help="a list, a folder, shards, a Hugging Face dataset, or a config"
+    )
     _add_set(found)
     found.add_argument("--sheet", type=Path, help="write a sheet of pictures as model and encoder will see them")
 

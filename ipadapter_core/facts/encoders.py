@@ -59,10 +59,19 @@ class Encoder:
 
 def encoder_pixels(image: Image.Image, encoder: Encoder) -> Tensor:
     """What an encoder sees of an RGB picture, normalised: [3, S, S], S its image size."""
+    return normalised_square(encoder_square(image, encoder), encoder)
+
+
+def encoder_square(image: Image.Image, encoder: Encoder) -> Tensor:
+    """What an encoder sees of an RGB picture, in bytes: [3, S, S], S its image size."""
     cut = square(image, encoder.image_size, "stretch" if encoder.fit == "stretch" else "centre")
-    values = torch.from_numpy(np.array(cut)).permute(2, 0, 1).float() / 255
-    mean, std = (torch.tensor(numbers).view(3, 1, 1) for numbers in (encoder.mean, encoder.std))
-    return (values - mean) / std
+    return torch.from_numpy(np.array(cut)).permute(2, 0, 1)
+
+
+def normalised_square(values: Tensor, encoder: Encoder) -> Tensor:
+    """Bytes [..., 3, S, S] as an encoder reads them, fp32, on their device."""
+    mean, std = (torch.tensor(numbers, device=values.device).view(3, 1, 1) for numbers in (encoder.mean, encoder.std))
+    return (values.float() / 255 - mean) / std
 
 
 VIT_L = Encoder(224, 14, width=1024, depth=24, num_heads=16, mlp_width=4096, embed_dim=768)

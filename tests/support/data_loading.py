@@ -17,6 +17,8 @@ from trainer.data.loader import Loader
 from trainer.data.record import Record
 from trainer.settings.config import Config
 
+LATENT = (4, 2, 2)
+
 
 class CountingReader:
     """A source and its reader: sample `i` is named i and has the caption "i"; every `bad`-th cannot be used."""
@@ -49,14 +51,13 @@ class NoSource(CountingReader):
 
 def loader(config: Config, reader: CountingReader, rank: int = 0, processes: int = 1, workers: int = 0) -> Loader:
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, workers=workers))
-    return Loader(config, NoSource(reader.number), reader, rank, processes)
+    return Loader(config, NoSource(reader.number), reader, rank, processes, LATENT)
 
 
 def content(batch: Batch) -> list[tuple[object, ...]]:
     """Everything of each sample of a batch, comparable."""
-    values: list[Tensor] = [
-        value for value in (batch.pixels, batch.moments, batch.condition, batch.features) if value is not None
-    ]
+    parts = (batch.pixels, batch.moments, batch.condition, batch.features, batch.drawn, batch.noise)
+    values: list[Tensor] = [value for value in parts if value is not None]
     return [
         (
             name,
@@ -64,17 +65,15 @@ def content(batch: Batch) -> list[tuple[object, ...]]:
             bool(drop),
             float(uniform),
             geometry,
-            generator.initial_seed(),
             *(hash(value[place].numpy().tobytes()) for value in values),
         )
-        for place, (name, caption, drop, uniform, geometry, generator) in enumerate(
+        for place, (name, caption, drop, uniform, geometry) in enumerate(
             zip(
                 batch.names,
                 batch.captions,
                 batch.drop_image,
                 batch.uniform,
                 batch.geometries,
-                batch.generators,
                 strict=True,
             )
         )

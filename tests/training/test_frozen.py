@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import CLIPVisionModelWithProjection
 
+from ipadapter_core import encoder_square
 from tests.support import runs, tiny_models
 from trainer.base.encoder import load_encoder
 from trainer.base.frozen import Frozen
@@ -70,10 +71,10 @@ def test_every_autoencoder_gives_moments(kind: str, tmp_path: Path) -> None:
     moments = frozen.base.encode_pictures(torch.rand(2, 3, 64, 64) * 2 - 1)
     assert moments.shape == (2, 2, 4, 8, 8)
     assert bool((moments[:, 1] > 0).all()) == (kind == "kl")
-    generator = torch.Generator().manual_seed(3)
-    latents, _ = draw_latents(moments[:1], [generator], frozen.base.latent_scale)
-    factor, shift = frozen.base.latent_scale
+    assert moments.shape[2:] == frozen.base.latent_shape(64)
     drawn = torch.randn(4, 8, 8, generator=torch.Generator().manual_seed(3))
+    latents = draw_latents(moments[:1], drawn[None], frozen.base.latent_scale)
+    factor, shift = frozen.base.latent_scale
     assert torch.allclose(latents[0], (moments[0, 0] + moments[0, 1] * drawn - shift) * factor)
 
 
@@ -86,16 +87,17 @@ def test_dropped_pictures_are_zero_before_the_projection(feature: Any, tmp_path:
     side = (64, 64)
     batch = Batch(
         names=["a", "b"],
-        pixels=torch.zeros(2, 3, 64, 64),
+        pixels=torch.full((2, 3, 64, 64), 127, dtype=torch.uint8),
         moments=None,
         captions=["one", ""],
         texts=None,
-        condition=frozen.encoder.pixels([picture(0), picture(1)]),
+        condition=torch.stack([encoder_square(picture(number), frozen.encoder_facts) for number in range(2)]),
         features=None,
         drop_image=torch.tensor([False, True]),
         uniform=torch.tensor([0.1, 0.6]),
+        drawn=torch.zeros(2, 4, 8, 8),
+        noise=torch.zeros(2, 4, 8, 8),
         geometries=[Geometry(side, (0, 0), side)] * 2,
-        generators=[torch.Generator().manual_seed(seed) for seed in (1, 2)],
     )
     inputs = to_inputs(batch, frozen, spec)
     zero_pixels = torch.zeros(1, 3, 32, 32)

@@ -99,7 +99,8 @@ def train_base(config: Config) -> list[float]:
     generator, found = torch.Generator().manual_seed(0), []
     for _ in range(BASE_STEPS):
         rows = torch.randint(NUMBER, (BASE_BATCH,), generator=generator)
-        latents, noise = draw_latents(moments[rows], [generator] * BASE_BATCH, frozen.base.latent_scale)
+        drawn, noise = (torch.randn(BASE_BATCH, *moments.shape[2:], generator=generator) for _ in range(2))
+        latents = draw_latents(moments[rows], drawn, frozen.base.latent_scale)
         timesteps = torch.randint(1000, (BASE_BATCH,), generator=generator)
         noisy = objective.noisy(latents, noise, timesteps)
         loss = F.mse_loss(unet(noisy, timesteps, empty).sample, noise)
@@ -116,7 +117,7 @@ class RandomStep(Step):
 
     def inputs(self, batch: Batch) -> Inputs:
         inputs = super().inputs(batch)
-        generator, features = torch.Generator().manual_seed(batch.noise_seeds[0]), inputs.given.features
+        generator, features = torch.Generator().manual_seed(int(batch.uniform[0] * 2**53)), inputs.given.features
         assert features is not None
         return dataclasses.replace(
             inputs, given=Given(torch.randn(features.shape, generator=generator) * features.std())
@@ -128,7 +129,8 @@ def held_out_noise(training: loop.Training, has_prompt: bool = True) -> float:
     """The plain loss of all pictures at noise and timesteps of a seed that no training has; the same in every call."""
     adapter, found, step = training._current(), [], training.training_step
     config = dataclasses.replace(training.config, run=dataclasses.replace(training.config.run, seed=MEASURE))
-    loader = loop.open_loader(config, step.frozen.encoder_facts, adapter.spec.feature)
+    shape = step.frozen.base.latent_shape(config.data.resolution)
+    loader = loop.open_loader(config, step.frozen.encoder_facts, adapter.spec.feature, latent_shape=shape)
     for number in range(ROUNDS):
         for batch in loader._load([[(number, position) for position in range(NUMBER)]]):
             inputs, time = step.inputs(batch), step.objective.time(batch.uniform)

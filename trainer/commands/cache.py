@@ -1,61 +1,64 @@
 """`python -m trainer cache`: compute once what never changes, for every sample and every text of the data.
 
-Shard by shard, each written whole: a run that was killed goes on with the first shard that is missing. Several
-processes (`accelerate launch -m trainer cache CONFIG`) share the shards out. Results are stored in the number format
-in which the frozen parts compute, so nothing is lost by storing them.
+File by file, each written whole: a run that was killed goes on with the first file that is missing. Several processes
+(`accelerate launch -m trainer cache CONFIG`) share the files out. Results are stored in the number format in which the
+frozen parts compute, so nothing is lost by storing them.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ipadapter_core import Feature
+from ipadapter_core import Feature, normalised_square
 
 from ..base.device import DTYPES, choose_device
 from ..base.encoder import check_encoder
 from ..base.files import BaseFiles
 from ..base.frozen import Frozen
 from ..base.whole import check_base
-from ..data import order
 from ..data.batch import Item, Skipped
-from ..data.cached import EMPTY, ZERO
+from ..data.cached import ZERO
+from ..data.cached_rows import SampleRows, sample_rows
 from ..data.fingerprint import IDENTITIES, difference, fingerprints
+from ..data.pictures import normalised
 from ..data.reader import PictureReader
-from ..data.record import Source, UnreadableError
 from ..data.report import write_report
-from ..data.shards import SHARD, Shards, count_shards, read_part, shard_path, write_part, write_shard
+from ..data.shards import PART, count_shards, missing_files, read_part, shard_path, shard_rows, write_part
 from ..data.sources import describe_source, open_source
-from ..data.workers import start_worker
 from ..settings.config import Config
 from ..settings.families import trained_family
+from .encoding import Chunk, Chunks, Key, Leaving, Writer, decoded
+from .texts import Texts
 
 logger = logging.getLogger(__name__)
 
 REPORT = "skipped.jsonl"
-FIRST = order.Draws(0.0, 0.0, 0.0, 0.0, 0.0, 0)  # nothing of a cached picture is drawn
+TEXT, SAMPLES, FEATURES = "text", "samples", "features"
+OF_SAMPLES = (SAMPLES, "latents", "pooled", "penultimate", IDENTITIES)  # parts with a row for each sample
+PIXELS = 2**22  # of the pictures that are encoded at once, where cache.batch_size is 0
+MOST = 64  # of them
 
 
-def build_cache(config: Config) -> None:
-    """Make or complete the cache of data.cache.
+def build_cache(config: Config, only: Sequence[str] = ()) -> None:
+    """Make or complete the cache of data.cache. only: the parts to make; none = all that the training reads.
 
     Raises ValueError when the folder is not set, holds a cache of something else, or cannot be written.
     """
-    Builder(config, int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))).build()
+    Builder(config, int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))).build(only)
 
 
 class Builder:
-    """One process of those that make a cache: of every part it writes the shards whose number is its own."""
+    """One process of those that make a cache: of every part it writes the files whose number is its own."""
 
     def __init__(self, config: Config, rank: int = 0, num_processes: int = 1) -> None:
         if not config.data.cache:
@@ -74,91 +77,135 @@ class Builder:
             device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         self.dtype = DTYPES[config.run.precision]
         self.frozen = Frozen(config.model, device, self.dtype)
+        self.batch_size = config.cache.batch_size or max(1, min(MOST, PIXELS // config.data.resolution**2))
 
-    def build(self) -> None:
+    def build(self, only: Sequence[str] = ()) -> None:
         wanted = fingerprints(self.config, self.source, self.feature)
-        # samples last: they complete a shard
-        self.parts = (*(part for part in wanted if part not in ("text", "samples")), "samples")
-        for part, values in wanted.items():
-            made = read_part(self.folder / part)
-            if made and (differs := difference(made["made with"], values)):
-                raise ValueError(
-                    f"{self.folder} holds another cache: of its {part} the {differs}; "
-                    f"give another data.cache, or delete {self.folder / part}"
-                )
+        self.parts = chosen_parts(tuple(wanted), only, self.feature)
+        for part in self.parts:
+            self._check(part, wanted[part])
         texts = Texts(self.source)
-        for part, values in wanted.items():
-            rows = len(texts) if part == "text" else len(self.source)
-            write_part(self.folder / part, {"rows": rows, "made with": values}, self.rank)
-        self._write_texts(texts)
-        self.frozen.parts.release("text_encoders")
-        self._write_samples(texts)
-        self._report()
+        rows = {part: len(texts) if part == TEXT else len(self.source) for part in self.parts}
+        self.shard = {part: self._shard(part, rows[part]) for part in self.parts}
+        for part in self.parts:
+            made_with = {"rows": rows[part], "shard": self.shard[part], "made with": wanted[part]}
+            if not (self.folder / part / PART).exists():
+                write_part(self.folder / part, made_with, self.rank)
+        with Writer() as writer:
+            if TEXT in self.parts:
+                self._write_texts(texts, writer)
+            self.frozen.parts.release("text_encoders")
+            self._write_samples(texts, writer)
+        self._report(tuple(wanted))
 
-    def _mine(self, parts: tuple[str, ...], rows: int, what: str) -> Iterator[int]:
-        """The numbers of my shards that are missing in one of these parts, with a progress bar."""
-        numbers = range(self.rank, count_shards(rows), self.num_processes)
-        for number in tqdm(numbers, desc=what, unit="shard", disable=self.rank != 0, dynamic_ncols=True):
-            if not all(self._path(part, number).exists() for part in parts):
-                yield number
+    def _check(self, part: str, values: dict[str, Any]) -> None:
+        """Raises ValueError when a part is a cache of something else."""
+        made = read_part(self.folder / part)
+        if made and (differs := difference(made["made with"], values)):
+            raise ValueError(
+                f"{self.folder} holds another cache: of its {part} the {differs}; "
+                f"give another data.cache, or delete {self.folder / part}"
+            )
+
+    def _shard(self, part: str, rows: int) -> int:
+        """Rows of a file: as it was begun; all parts but the texts have the same samples in a file of one number."""
+        alike = (TEXT,) if part == TEXT else OF_SAMPLES
+        made = [found["shard"] for name in alike if (found := read_part(self.folder / name))]
+        return int(made[0]) if made else shard_rows(rows)
+
+    def _mine(self, part: str, rows: int) -> Iterable[int]:
+        return range(self.rank, count_shards(rows, self.shard[part]), self.num_processes)
 
     def _path(self, part: str, number: int) -> Path:
         return shard_path(self.folder / part, number)
 
-    def _write_texts(self, texts: Texts) -> None:
-        size = self.config.run.batch_size
-        for number in self._mine(("text",), len(texts), "texts"):
-            mine = texts.of(range(number * SHARD, min((number + 1) * SHARD, len(texts))))
-            found = [self.frozen.base.encode_texts(mine[start : start + size]) for start in range(0, len(mine), size)]
-            tensors = {name: torch.cat([texts_of[name] for texts_of in found]) for name in found[0]}
-            write_shard(self._path("text", number), stored(tensors, self.dtype))
+    def _bar(self, what: str, unit: str, total: int) -> Any:
+        return tqdm(total=total, desc=what, unit=unit, disable=self.rank != 0, dynamic_ncols=True)
 
-    def _write_samples(self, texts: Texts) -> None:
-        """One pass over the pictures for all parts but the texts, each shard's samples last: they complete it."""
-        for number in self._mine(self.parts, len(self.source), "pictures"):
-            indices = range(number * SHARD, min((number + 1) * SHARD, len(self.source)))
-            missing = {part for part in self.parts if not self._path(part, number).exists()}
-            found = list(self._read(indices))
-            usable = [item for item in found if isinstance(item, Item)]
-            if "latents" in missing:
-                pixels = [item.pixels for item in usable if item.pixels is not None]
-                moments = self._in_batches(pixels, self.frozen.base.encode_pictures)
-                write_shard(self._path("latents", number), stored({"moments": moments}, self.frozen.base.latent_dtype))
-            if self.feature and self.feature in missing:
-                conditions = [item.condition for item in usable if item.condition is not None]
-                tensors = {"features": self._in_batches(conditions, self._features)}
-                if number == 0:
-                    tensors[ZERO] = self._zero_features(self.feature)
-                write_shard(self._path(self.feature, number), stored(tensors, self.dtype))
-            if IDENTITIES in missing:
-                faces = [item.identity for item in usable if item.identity is not None]
-                stacked = torch.stack(faces) if faces else torch.zeros(0)
-                write_shard(self._path(IDENTITIES, number), {IDENTITIES: stacked})
-            if "samples" in missing:
-                sizes = torch.tensor([item.geometry for item in usable], dtype=torch.int64).view(-1, 6)
-                write_shard(
-                    self._path("samples", number),
-                    {"sizes": sizes},
-                    rows(found, [texts.numbers(index) for index in indices]),
+    def _write_texts(self, texts: Texts, writer: Writer) -> None:
+        size, shard, count = self.batch_size, self.shard[TEXT], len(texts)
+        numbers = [number for number in self._mine(TEXT, count) if not self._path(TEXT, number).exists()]
+        with self._bar("texts", "text", sum(len(_rows(number, shard, count)) for number in numbers)) as bar:
+            for number in numbers:
+                mine = texts.of(_rows(number, shard, count))
+                found: dict[str, Leaving] = {}
+                for start in range(0, len(mine), size):
+                    for name, values in self.frozen.base.encode_texts(mine[start : start + size]).items():
+                        found.setdefault(name, Leaving(self.dtype)).add(values)
+                    bar.update(len(mine[start : start + size]))
+                writer.write(self._path(TEXT, number), {name: values.all() for name, values in found.items()})
+
+    def _write_samples(self, texts: Texts, writer: Writer) -> None:
+        """One pass over the pictures for all parts but the texts, each file's samples last: they complete it."""
+        parts = [part for part in self.parts if part != TEXT]
+        if not parts:
+            return
+        count, shard = len(self.source), self.shard[parts[0]]
+        missing = {
+            number: there
+            for number in self._mine(parts[0], count)
+            if (there := [part for part in parts if not self._path(part, number).exists()])
+        }
+        keys: list[Key] = []
+        for number in missing:
+            rows = _rows(number, shard, count)
+            keys += [(number, rows[start : start + self.batch_size]) for start in range(0, len(rows), self.batch_size)]
+        asked = {part for there in missing.values() for part in there}
+        reader = PictureReader(self.source, self.config.data, self.frozen.encoder_facts if self.feature else None)
+        chunks = Chunks(reader, "latents" in asked, bool(self.feature) and self.feature in asked)
+        workers = self.config.cache.workers or self.config.data.workers
+        loaded = decoded(chunks, keys, workers, self.frozen.device)
+        with self._bar("pictures", "sample", sum(len(rows) for _, rows in keys)) as bar:
+            for number, of_file in groupby(loaded, key=lambda chunk: chunk.number):
+                file = self._encoded(of_file, missing[number], bar)
+                self._write_file(number, file, missing[number], texts, writer)
+
+    def _encoded(self, chunks: Iterable[Chunk], parts: Collection[str], bar: Any) -> Encoded:
+        """What a file holds of each of these parts."""
+        file = Encoded([], Leaving(self.frozen.base.latent_dtype), Leaving(self.dtype))
+        for chunk in chunks:
+            file.found.extend(chunk.found)
+            if "latents" in parts and chunk.pixels is not None:
+                pixels = chunk.pixels.to(self.frozen.device, non_blocking=True)
+                file.latents.add(self.frozen.base.encode_pictures(normalised(pixels)))
+            if self.feature in parts and chunk.conditions is not None:
+                squares = chunk.conditions.to(self.frozen.device, non_blocking=True)
+                pictures = normalised_square(squares, self.frozen.encoder_facts)
+                file.features.add(self.frozen.encoder(pictures, self.feature))
+            bar.update(len(chunk.found))
+        return file
+
+    def _write_file(self, number: int, file: Encoded, parts: Collection[str], texts: Texts, writer: Writer) -> None:
+        self._check_rows(number, file.found)
+        usable = [item for item in file.found if isinstance(item, Item)]
+        if "latents" in parts:
+            writer.write(self._path("latents", number), {"moments": file.latents.all()})
+        if self.feature and self.feature in parts:
+            tensors = {"features": file.features.all()}
+            if number == 0:
+                tensors[ZERO] = self._zero_features(self.feature).cpu().to(self.dtype)
+            writer.write(self._path(self.feature, number), tensors)
+        if IDENTITIES in parts:
+            faces = [item.identity for item in usable if item.identity is not None]
+            writer.write(self._path(IDENTITIES, number), {IDENTITIES: torch.stack(faces) if faces else torch.zeros(0)})
+        if SAMPLES in parts:
+            indices = _rows(number, self.shard[SAMPLES], len(self.source))
+            captions = [texts.numbers(index) for index in indices]
+            writer.write(self._path(SAMPLES, number), *sample_rows(file.found, captions))
+
+    def _check_rows(self, number: int, found: Sequence[Item | Skipped]) -> None:
+        """Raises ValueError where other samples can be used than when the samples were cached."""
+        if not self._path(SAMPLES, number).exists():
+            return
+        before = SampleRows(self.folder / SAMPLES)
+        first = number * before.shard
+        for place, one in enumerate(found):
+            if isinstance(before.find(first + place), Skipped) != isinstance(one, Skipped):
+                now = f"cannot be used now ({one.reason})" if isinstance(one, Skipped) else "can be used now"
+                raise ValueError(
+                    f"{one.name} {now}, and it was otherwise when {self.folder} was begun: restore it, or delete the "
+                    "cache"
                 )
-
-    def _read(self, indices: range) -> Iterator[Item | Skipped]:
-        encoder = self.frozen.encoder_facts if self.feature else None
-        pictures = Pictures(PictureReader(self.source, self.config.data, encoder))
-        workers = self.config.data.workers
-        loaded = DataLoader(
-            pictures, batch_size=None, sampler=indices, num_workers=workers, worker_init_fn=start_worker
-        )
-        for found in loaded:
-            if isinstance(found, ValueError):
-                raise found
-            yield found
-
-    def _in_batches(self, values: list[Tensor], encode: Callable[[Tensor], Tensor]) -> Tensor:
-        """A shard's values, encoded in batches of run.batch_size from its first on."""
-        size = self.config.run.batch_size
-        out = [encode(torch.stack(values[start : start + size])).cpu() for start in range(0, len(values), size)]
-        return torch.cat(out) if out else torch.zeros(0)
 
     def _zero_features(self, feature: Feature) -> Tensor:
         """The features of a dropped picture, [1, E] or [1, S, F]."""
@@ -166,20 +213,13 @@ class Builder:
             return torch.zeros(1, self.frozen.encoder_facts.feature_dim(feature))
         return self.frozen.zero_states()
 
-    def _features(self, condition: Tensor) -> Tensor:
-        assert self.feature is not None
-        features: Tensor = self.frozen.encoder(condition.to(self.frozen.device), self.feature)
-        return features
-
-    def _report(self) -> None:
-        """Name the samples that were left out, when all processes have written their shards."""
-        shards, numbers = Shards(self.folder / "samples"), range(count_shards(len(self.source)))
-        if not all(self._path(part, number).exists() for part in self.parts for number in numbers):
+    def _report(self, parts: Iterable[str]) -> None:
+        """Name the samples that were left out, when all processes have written all files of all parts."""
+        made = {part: read_part(self.folder / part) for part in parts}
+        if not all(found and not missing_files(self.folder / part, found) for part, found in made.items()):
             return
-        faults = []
-        for number in numbers:
-            rows = shards.metadata(number)
-            faults += [Skipped(rows["name"][int(place)], *fault) for place, fault in rows["fault"].items()]
+        rows = SampleRows(self.folder / SAMPLES)
+        faults = [fault for number in range(rows.count) for fault in rows.faults(number)]
         write_report(self.folder / REPORT, faults)
         logger.info(
             "%s: %d samples, %d of them skipped%s",
@@ -187,72 +227,28 @@ class Builder:
         )  # fmt: skip
 
 
-class Texts:
-    """Every text once, by the order in which the data has them; the empty text is number 0."""
+@dataclass(frozen=True)
+class Encoded:
+    """What the samples of a file have become. found: all of them, in order, without their pictures."""
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
-        self._number: dict[bytes, int] = {_digest(""): EMPTY}
-        first = [-1]
-        for index in tqdm(range(len(source)), desc="reading captions", unit="sample", leave=False, dynamic_ncols=True):
-            for text in self._captions(index):
-                if self._number.setdefault(_digest(text), len(first)) == len(first):
-                    first.append(index)
-        self._first = np.array(first)  # the sample that has a text first
-
-    def _captions(self, index: int) -> tuple[str, ...]:
-        """A sample's captions; the empty one where they cannot be read: the sample is skipped and named later."""
-        try:
-            return self.source.captions(index)
-        except UnreadableError:
-            return ("",)
-
-    def __len__(self) -> int:
-        return len(self._first)
-
-    def numbers(self, index: int) -> list[int]:
-        """The numbers of a sample's captions."""
-        return [self._number[_digest(text)] for text in self._captions(index)]
-
-    def of(self, numbers: range) -> list[str]:
-        """The texts of these numbers."""
-        return [self._text(number) for number in numbers]
-
-    def _text(self, number: int) -> str:
-        if number == EMPTY:
-            return ""
-        captions = self._captions(int(self._first[number]))
-        return next(text for text in captions if self._number[_digest(text)] == number)
+    found: list[Item | Skipped]
+    latents: Leaving
+    features: Leaving
 
 
-class Pictures(Dataset[Item | Skipped | ValueError]):
-    """A reader's samples by index, for a DataLoader; an error of the input is carried as a value."""
+def chosen_parts(parts: Sequence[str], only: Sequence[str], feature: Feature | None) -> tuple[str, ...]:
+    """The parts to make, the samples last: they complete a file. "features" are those that the family reads.
 
-    def __init__(self, reader: PictureReader) -> None:
-        self.reader = reader
-
-    def __getitem__(self, index: int) -> Item | Skipped | ValueError:
-        try:
-            return self.reader.read(index, FIRST, drop_text=False)
-        except ValueError as error:
-            return error
-
-
-def stored(tensors: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Tensors in the number format in which they were computed."""
-    return {name: value.cpu().to(dtype) for name, value in tensors.items()}
+    Raises ValueError for a part that this training does not have.
+    """
+    names = {FEATURES if part == feature else part: part for part in parts}
+    for name in only:
+        if name not in names:
+            raise ValueError(f"--only {name}: this training's cache has no such part: choose among {', '.join(names)}")
+    chosen = [names[name] for name in only] or list(parts)
+    return tuple(sorted(chosen, key=lambda part: part == SAMPLES))
 
 
-def rows(found: list[Item | Skipped], captions: list[list[int]]) -> dict[str, Any]:
-    """What a shard's metadata says of its samples, in order; `row` is None where a sample cannot be used."""
-    usable = iter(range(len(found)))
-    return {
-        "name": [one.name for one in found],
-        "row": [next(usable) if isinstance(one, Item) else None for one in found],
-        "captions": captions,
-        "fault": {str(place): [one.kind, one.reason] for place, one in enumerate(found) if isinstance(one, Skipped)},
-    }
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+def _rows(number: int, shard: int, count: int) -> range:
+    """The rows of a file."""
+    return range(number * shard, min((number + 1) * shard, count))

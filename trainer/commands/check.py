@@ -22,6 +22,7 @@ from ..data.identity import read_identity
 from ..data.pictures import Picture, Unusable, decode
 from ..data.record import Source, UnreadableError
 from ..data.report import write_report
+from ..data.sets import Sets
 from ..data.sources import open_source
 from ..data.workers import start_worker
 from ..settings.config import Config, DataConfig
@@ -56,7 +57,7 @@ def run_check(options: argparse.Namespace) -> int:
     summary = Summary(config.data)
     for examined in _examine(source, config.data):
         summary.add(examined)
-    report = Path(f"{Path(config.data.source.rstrip('/')).stem}_check.jsonl")
+    report = Path(f"{options.data.stem}_check.jsonl")
     try:
         write_report(report, [*source.left_out.faults, *summary.faults])
         if options.sheet:
@@ -77,6 +78,8 @@ def run_check(options: argparse.Namespace) -> int:
 
 
 def _config(options: argparse.Namespace) -> Config:
+    if options.data.suffix == ".toml":
+        return load_config(options.data, options.set)
     config = load_config(PRESETS / "sd15.toml", options.set)
     # not by way of TOML, which cannot hold a name of other bytes than UTF-8
     return dataclasses.replace(config, data=dataclasses.replace(config.data, source=str(options.data)))
@@ -85,7 +88,9 @@ def _config(options: argparse.Namespace) -> Config:
 def _source_lines(source: Source) -> list[str]:
     """Where captions were found, and what lies in the data and is no sample."""
     places = ", ".join(f"{place} ({number:,})" for place, number in source.captions_from.most_common())
+    sets = source.lines() if isinstance(source, Sets) else []
     return [
+        *sets,
         f"captions from        {places or f'nowhere: looked for in {source.caption_places}'}",
         f"left out             {len(source.left_out):,}",
         *(f"  {line}" for line in source.left_out.lines()),

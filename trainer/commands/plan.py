@@ -15,6 +15,8 @@ from ..base.encoder import build_visual
 from ..base.files import BaseFiles, layout_folder
 from ..base.sites import sites_of
 from ..base.unet import build_parts
+from ..data.record import Source
+from ..data.sets import Sets, epoch_length
 from ..run import checkpoint
 from ..settings.config import Config
 from ..settings.families import trained_family
@@ -97,8 +99,8 @@ def count(modules: Iterable[nn.Module]) -> int:
     return sum(parameter.numel() for module in modules for parameter in module.parameters())
 
 
-def describe(config: Config, plan: Plan, num_samples: int | None = None) -> str:
-    """The plan as text. num_samples: of the data, None when it is not there yet."""
+def describe(config: Config, plan: Plan, source: Source | None = None) -> str:
+    """The plan as text. source: the data, None when it is not there yet."""
     run, steps = config.run, config.run.steps
     layers, batches = plan.trained - plan.projection - plan.lora, config.optimiser.accumulation
     lora = f", {plan.lora:,} LoRA" if plan.lora else ""
@@ -110,9 +112,7 @@ def describe(config: Config, plan: Plan, num_samples: int | None = None) -> str:
         f"trained weights      {plan.trained:,} ({plan.projection:,} projection, {layers:,} K' and V'{lora})",
         f"samples per step     {plan.samples_per_step} = {run.batch_size} x {run.processes} processes x {batches}",
         f"steps                {steps:,}, {plan.samples:,} samples",
-        f"epochs               {plan.samples / num_samples:,.1f} of {num_samples:,} samples"
-        if num_samples
-        else "epochs               the data is not there yet",
+        *_epochs(plan, source),
         f"computing            {run.device}, {run.parallel}, frozen parts in {run.precision}",
         "memory of a process  without activations:",
         *(f"  {name:<32} {size / MIB:10,.0f} MiB" for name, size in plan.memory.items()),
@@ -121,6 +121,14 @@ def describe(config: Config, plan: Plan, num_samples: int | None = None) -> str:
         *(f"  {line}" for line in _files(config, plan)),
     ]
     return "\n".join(lines)
+
+
+def _epochs(plan: Plan, source: Source | None) -> list[str]:
+    if source is None:
+        return ["epochs               the data is not there yet"]
+    length = epoch_length(source)
+    sets = source.lines() if isinstance(source, Sets) else []
+    return [f"epochs               {plan.samples / length:,.1f} of {length:,} samples", *(f"  {line}" for line in sets)]
 
 
 def _files(config: Config, plan: Plan) -> list[str]:

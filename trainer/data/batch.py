@@ -6,8 +6,10 @@ size or sequence, E and F width of its pooled embedding and its hidden states.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,10 +30,11 @@ class Skipped:
 class Item:
     """One sample: what a reader gives, and the draws that the loader adds.
 
-    Of each pair, raw or cached, one is None. pixels: [3, R, R] of -1..1, or moments: [2, C, h, w]. condition:
-    [3, S, S], normalised, or features: [E] or [S, F]. caption, or texts: what a base conditions on, by its names.
+    Of each pair, raw or cached, one is None. pixels: bytes [3, R, R], or moments: [2, C, h, w]. condition: bytes
+    [3, S, S], or features: [E] or [S, F]. caption, or texts: what a base conditions on, by its names.
     identity: [512], raw. uniform: in [0, 1), from which the objective draws the time; of a held-out sample the
-    noisiness of its time. skipped: the samples that stood at its position before it and could not be used.
+    noisiness of its time. drawn, noise: [C, h, w], as `draw_noise` gives them. skipped: the samples that stood at its
+    position before it and could not be used.
     """
 
     name: str
@@ -45,7 +48,8 @@ class Item:
     identity: Tensor | None = None
     drop_image: bool = False
     uniform: float = 0.0
-    noise_seed: int = 0
+    drawn: Tensor | None = None
+    noise: Tensor | None = None
     skipped: tuple[Skipped, ...] = ()
 
 
@@ -53,11 +57,14 @@ class Item:
 class Batch:
     """What the loader gives for one process and one batch. Of a raw part and its cached result one is there.
 
-    names: for messages. pixels: [B, 3, H, W] of -1..1. moments: [B, 2, C, h, w] as a base's `encode_pictures` gives.
+    What is cached is in the number format of the cache; pictures are bytes, which `normalised` and `normalised_square`
+    make numbers of.
+
+    names: for messages. pixels: [B, 3, H, W]. moments: [B, 2, C, h, w] as a base's `encode_pictures` gives.
     captions: "" where the text is dropped. texts: what they condition on, the empty caption where dropped, [B, ...].
-    condition: [B, 3, S, S], normalised for the encoder. features: [B, E] or [B, S, F], as if no picture were dropped.
-    drop_image: [B], where the picture is dropped. uniform: [B], fp64. identities: [B, 512], raw, where the data has
-    them. generators: one for each sample, made from the seeds where the batch is used.
+    condition: [B, 3, S, S]. features: [B, E] or [B, S, F], as if no picture were dropped.
+    drop_image: [B], where the picture is dropped. uniform: [B], fp64. drawn: [B, C, h, w], fp32, what latents are drawn
+    with; noise: the same, its offset included. identities: [B, 512], raw, where the data has them.
     """
 
     names: Sequence[str]
@@ -69,14 +76,30 @@ class Batch:
     features: Tensor | None
     drop_image: Tensor
     uniform: Tensor
+    drawn: Tensor
+    noise: Tensor
     geometries: Sequence[Geometry]
     identities: Tensor | None = None
-    noise_seeds: Sequence[int] = ()
     skipped: Sequence[Skipped] = ()
-    generators: Sequence[torch.Generator] = field(default=())
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def pin_memory(self) -> Batch:
+        """The same in page-locked memory, from which a GPU copies while all else goes on; a DataLoader asks for it."""
+        return self._each(Tensor.pin_memory)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same on a device, but for `drop_image` and `uniform`: what is decided by them is decided on the CPU."""
+        moved = self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return dataclasses.replace(moved, drop_image=self.drop_image, uniform=self.uniform)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        changed: dict[str, Any] = {name: change(value) for name, value in values.items() if isinstance(value, Tensor)}
+        if self.texts is not None:
+            changed["texts"] = {name: change(value) for name, value in self.texts.items()}
+        return dataclasses.replace(self, **changed)
 
 
 def collate(items: Sequence[Item]) -> Batch:
@@ -91,9 +114,10 @@ def collate(items: Sequence[Item]) -> Batch:
         features=_stacked([item.features for item in items]),
         drop_image=torch.tensor([item.drop_image for item in items]),
         uniform=torch.tensor([item.uniform for item in items], dtype=torch.float64),
+        drawn=torch.stack([item.drawn for item in items if item.drawn is not None]),
+        noise=torch.stack([item.noise for item in items if item.noise is not None]),
         geometries=[item.geometry for item in items],
         identities=_stacked([item.identity for item in items]),
-        noise_seeds=[item.noise_seed for item in items],
         skipped=[fault for item in items for fault in item.skipped],
     )
 

@@ -44,7 +44,8 @@ def fingerprints(config: Config, source: Source, feature: Feature | None) -> dic
         if base.is_dir()
         else [base]
     )
-    target = {"resolution": data.resolution, "preprocessing": TARGET}
+    drafts = ", JPEG drafts" if data.draft else ""
+    target = {"resolution": data.resolution, "preprocessing": TARGET + drafts}
     parts = {
         "samples": samples | target,
         "latents": samples | target | {"autoencoder": weights_digest([vae], model.variant)} | precision,
@@ -52,7 +53,7 @@ def fingerprints(config: Config, source: Source, feature: Feature | None) -> dic
     }
     if feature:
         encoder = weights_digest([Path(model.encoder)], model.encoder_architecture)
-        parts[feature] = samples | {"image encoder": encoder, "preprocessing": SQUARE} | precision
+        parts[feature] = samples | {"image encoder": encoder, "preprocessing": SQUARE + drafts} | precision
     if trained_family(config.adapter.family)[0].identity:
         parts[IDENTITIES] = samples | {"identities": f"data.identity_column {data.identity_column}, raw"}
     return parts

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -26,10 +28,12 @@ from . import order
 from .batch import Batch, Item, Skipped, collate
 from .cached import CachedReader, open_cache
 from .identity import read_identity
+from .noise import draw_noise
 from .pictures import Unusable, decode
 from .reader import PictureReader, Reader
 from .record import Reference, Source, UnreadableError
 from .report import SkipReport
+from .sets import repeats_of
 from .sources import open_source
 from .workers import start_worker
 
@@ -39,6 +43,7 @@ HELD_OUT = -1  # in place of a step, in a key of a held-out sample
 ATTEMPTS = 100  # unusable samples in a row before a training gives up
 REPORT = "skipped.jsonl"
 Key = tuple[int, int]  # step and position in the global batch
+Shape = tuple[int, int, int]  # of a sample's latents: C, h, w
 
 
 @dataclass(frozen=True)
@@ -49,11 +54,17 @@ class Fault:
 
 
 def open_loader(
-    config: Config, encoder: Encoder | None, feature: Feature | None, rank: int = 0, num_processes: int = 1
+    config: Config,
+    encoder: Encoder | None,
+    feature: Feature | None,
+    rank: int = 0,
+    num_processes: int = 1,
+    latent_shape: Shape | None = None,
 ) -> Loader:
     """The loader that a config describes, for one of several processes.
 
-    encoder, feature: the image encoder and what is read of it; None for a family that reads none.
+    encoder, feature: the image encoder and what is read of it; None for a family that reads none. latent_shape: of the
+    base at data.resolution; a cache has it.
     Raises ValueError when the data cannot be opened, or the cache does not fit this training.
     """
     source = open_source(config.data)
@@ -62,15 +73,19 @@ def open_loader(
         reader = open_cache(config, feature, source)
     else:
         reader = PictureReader(source, config.data, encoder if feature else None)
-    return Loader(config, source, reader, rank, num_processes)
+    return Loader(config, source, reader, rank, num_processes, latent_shape)
 
 
 class Items(Dataset[Item | Fault | None]):
     """Samples by (step, position); None for a held-out one that cannot be used."""
 
-    def __init__(self, config: Config, reader: Reader) -> None:
-        self.config, self.reader = config, reader
+    def __init__(
+        self, config: Config, reader: Reader, latent_shape: Shape | None, repeats: NDArray[np.int64] | None = None
+    ) -> None:
+        self.config, self.reader, self.latent_shape = config, reader, latent_shape
         self.trained, self.held_out = order.split(config.run.seed, len(reader), config.data.held_out)
+        if repeats is not None:  # what is held out is so with all its repeats
+            self.trained = np.repeat(self.trained, repeats[self.trained])
 
     def __getitem__(self, key: Key) -> Item | Fault | None:
         try:
@@ -88,28 +103,32 @@ class Items(Dataset[Item | Fault | None]):
         for attempt in range(ATTEMPTS):
             found = self.reader.read(int(self.trained[place]), draws, event in ("text", "both"))
             if isinstance(found, Item):
+                found = self._with_noise(found, draws.noise_seed)
                 return dataclasses.replace(
-                    found,
-                    drop_image=event in ("image", "both"),
-                    uniform=draws.timestep,
-                    noise_seed=draws.noise_seed,
-                    skipped=tuple(skipped),
+                    found, drop_image=event in ("image", "both"), uniform=draws.timestep, skipped=tuple(skipped)
                 )
             skipped.append(found)
             place = order.replacement_place(seed, step, position, attempt, count)
         raise ValueError(
             f"{len(skipped)} samples in a row cannot be used, the last is {skipped[-1].name} ({skipped[-1].reason}): "
-            f"look at the data with python -m trainer check {data.source}"
+            f"look at the data with python -m trainer check {data.source or 'CONFIG.toml'}"
         )
 
     def _held_out(self, position: int) -> Item | None:
         """Fixed noise; noisiness spread evenly over the samples; nothing dropped."""
         draws = order.draws(self.config.run.seed, 0, position, order.HELD_OUT)
+        draws = dataclasses.replace(draws, flip=1.0, tags=0)  # seen as they are
         found = self.reader.read(int(self.held_out[position]), draws, False)
         if isinstance(found, Skipped):
             return None
         evenly = (position + 0.5) / len(self.held_out)
-        return dataclasses.replace(found, uniform=evenly, noise_seed=draws.noise_seed)
+        return dataclasses.replace(self._with_noise(found, draws.noise_seed), uniform=evenly)
+
+    def _with_noise(self, found: Item, seed: int) -> Item:
+        shape = self.latent_shape if found.moments is None else tuple(found.moments.shape[1:])
+        assert shape is not None, "without a cache the loader needs the shape of the base's latents"
+        drawn, noise = draw_noise(seed, shape, self.config.optimiser.noise_offset)
+        return dataclasses.replace(found, drawn=drawn, noise=noise)
 
 
 class Loader:
@@ -122,9 +141,10 @@ class Loader:
         reader: Reader,
         rank: int = 0,
         num_processes: int = 1,
+        latent_shape: Shape | None = None,
     ) -> None:
         self.config, self.source, self.reader = config, source, reader
-        self.samples = Items(config, reader)
+        self.samples = Items(config, reader, latent_shape, repeats_of(source))
         self.rank, self.num_processes = rank, num_processes
         self.report = SkipReport(Path(config.run.folder) / REPORT if config.run.folder else None)
 
@@ -179,6 +199,7 @@ class Loader:
             num_workers=self.config.data.workers,
             collate_fn=_collate,
             worker_init_fn=start_worker,
+            pin_memory=self.config.run.device in ("auto", "cuda") and torch.cuda.is_available(),
         )
         batches = _started(loaded)
         try:
@@ -188,8 +209,7 @@ class Loader:
                 if batch is None:
                     continue
                 self.report.add(batch.skipped)
-                generators = [torch.Generator().manual_seed(seed) for seed in batch.noise_seeds]
-                yield dataclasses.replace(batch, generators=generators)
+                yield batch
         finally:
             _end(batches)
 

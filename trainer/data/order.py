@@ -10,6 +10,7 @@ Only the permutation in use is held; nothing grows with the steps.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -28,7 +29,8 @@ FIFTY_THREE_BITS = 2.0**-53
 class Draws:
     """The random numbers of one sample: uniform ones in [0, 1), and the noise generator's seed.
 
-    timestep: of the time; what it means is the objective's.
+    timestep: of the time; what it means is the objective's. flip: below a half the picture is mirrored. tags: the key
+    of their order, 0: as they are.
     """
 
     caption: float
@@ -37,14 +39,16 @@ class Draws:
     crop_x: float
     crop_y: float
     noise_seed: int
+    flip: float = 1.0
+    tags: int = 0
 
 
 def draws(seed: int, step: int, position: int, purpose: int = SAMPLE) -> Draws:
     """The random numbers of the sample at `position` of the global batch of `step`."""
-    words = _words(seed, purpose, step, position, count=6)
-    caption, drop, timestep, crop_x, crop_y = (_uniform(word) for word in words[:5])
+    words = _words(seed, purpose, step, position, count=8)  # a longer list begins as a shorter one does
+    caption, drop, timestep, crop_x, crop_y, flip = (_uniform(words[place]) for place in (0, 1, 2, 3, 4, 6))
     # torch's CPU generator reads 32 bits of its seed
-    return Draws(caption, drop, timestep, crop_x, crop_y, int(words[5] >> np.uint64(32)))
+    return Draws(caption, drop, timestep, crop_x, crop_y, int(words[5] >> np.uint64(32)), flip, int(words[7]))
 
 
 def sample_place(seed: int, step: int, position: int, samples_per_step: int, num_samples: int) -> int:
@@ -89,6 +93,12 @@ def drop_event(uniform: float, drop_text: float, drop_image: float, drop_both: f
     if uniform < drop_text + drop_image + drop_both:
         return "both"
     return "none"
+
+
+def shuffled(texts: Sequence[str], keep: int, key: int) -> list[str]:
+    """Texts in an order by this key, but for the first `keep`, which stay."""
+    places = np.argsort(np.random.Philox(key=key).random_raw(max(len(texts) - keep, 0)), kind="stable")
+    return [*texts[:keep], *(texts[keep + int(place)] for place in places)]
 
 
 def choose(uniform: float, count: int) -> int:

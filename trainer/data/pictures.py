@@ -62,6 +62,18 @@ def decode(picture: Picture, min_side: int = 1) -> Image.Image | Unusable:
 
     min_side: the smallest shortest side, in pixels, that is used.
     """
+    found = decode_sized(picture, min_side)
+    return found if isinstance(found, Unusable) else found[0]
+
+
+def decode_sized(
+    picture: Picture, min_side: int = 1, enough: int = 0
+) -> tuple[Image.Image, tuple[int, int]] | Unusable:
+    """What `decode` gives, and the height and width of the picture as in its file, turned.
+
+    enough: pixels of the shortest side that suffice: a JPEG is decoded at a half, a quarter or an eighth of its size
+    where that leaves as many. 0: every picture is decoded in full.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of large and odd files: they are judged here
@@ -69,8 +81,13 @@ def decode(picture: Picture, min_side: int = 1) -> Image.Image | Unusable:
                 if fault := _unfit(opened.size, min_side):
                     return fault
                 opened.seek(0)
+                full = opened.size
+                if enough:
+                    opened.draft(None, (enough, enough))
                 opened.load()
-                return on_white(as_8_bit(as_srgb(turned(opened))))
+                upright = turned(opened)
+                width, height = full if upright.size == opened.size else full[::-1]
+                return on_white(as_8_bit(as_srgb(upright))), (height, width)
     except FileNotFoundError:
         return Unusable("missing", f"there is no file {picture!s}")
     except PermissionError:
@@ -136,17 +153,29 @@ class Target:
     corner: tuple[int, int]
 
     def pixels(self) -> Tensor:
-        """[3, R, R] in [-1, 1]."""
-        values = torch.from_numpy(np.array(self.image)).permute(2, 0, 1).float()
-        return values / 127.5 - 1
+        """[3, R, R], in bytes."""
+        return torch.from_numpy(np.array(self.image)).permute(2, 0, 1)
 
     @property
     def geometry(self) -> Geometry:
         return Geometry(self.original, self.corner, (self.image.height, self.image.width))
 
 
-def cut_target(image: Image.Image, resolution: int, where: tuple[float, float] | None = None) -> Target:
-    """Shortest side to `resolution`, then its crop: the centre, or at `where` (x and y of the free range, 0..1)."""
+def normalised(pixels: Tensor) -> Tensor:
+    """Bytes [..., 3, H, W] as the autoencoder reads them: -1..1, fp32, on their device."""
+    return pixels.float() / 127.5 - 1
+
+
+def cut_target(
+    image: Image.Image,
+    resolution: int,
+    where: tuple[float, float] | None = None,
+    original: tuple[int, int] | None = None,
+) -> Target:
+    """Shortest side to `resolution`, then its crop: the centre, or at `where` (x and y of the free range, 0..1).
+
+    original: height and width as in the file, where the image is smaller.
+    """
     width, height = image.size
     short = min(width, height)
     size = (int(resolution * width / short), int(resolution * height / short))
@@ -157,4 +186,4 @@ def cut_target(image: Image.Image, resolution: int, where: tuple[float, float] |
     else:
         left, top = int(where[0] * (free_x + 1)), int(where[1] * (free_y + 1))
     cut = resized.crop((left, top, left + resolution, top + resolution))
-    return Target(cut, (height, width), (top, left))
+    return Target(cut, original or (height, width), (top, left))

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
+from PIL import ImageOps
 from torch import Tensor
 
-from ipadapter_core import Encoder, encoder_pixels
+from ipadapter_core import Encoder, encoder_square
 
 from ..settings.config import DataConfig
 from . import order
 from .batch import Item, Skipped
 from .identity import read_identity
-from .pictures import Picture, Target, Unusable, cut_target, decode
+from .pictures import Picture, Target, Unusable, cut_target, decode, decode_sized
 from .record import Source, UnreadableError
+
+DRAFT = 2  # times the size that is seen, where data.draft lets JPEG files be decoded smaller
 
 
 class Reader(Protocol):
@@ -41,7 +45,8 @@ class PictureReader:
         except UnreadableError as fault:
             return fault.skipped
         where = (draws.crop_x, draws.crop_y) if self.data.crop == "random" else None
-        found = cut_pictures(record.image, record.condition, self.data, self.encoder, where)
+        is_mirrored = self.data.flip and draws.flip < 0.5
+        found = cut_pictures(record.image, record.condition, self.data, self.encoder, where, is_mirrored)
         if isinstance(found, Unusable):
             return Skipped(record.name, found.kind, found.reason)
         target, condition = found
@@ -50,12 +55,20 @@ class PictureReader:
             return Skipped(record.name, face.kind, face.reason)
         return Item(
             name=record.name,
-            caption="" if drop_text else record.captions[order.choose(draws.caption, len(record.captions))],
+            caption="" if drop_text else self._caption(record.captions, draws),
             geometry=target.geometry,
             pixels=target.pixels(),
             condition=condition,
             identity=face,
         )
+
+    def _caption(self, captions: Sequence[str], draws: order.Draws) -> str:
+        """One of a sample's captions, its tags in another order where that is asked for."""
+        caption = captions[order.choose(draws.caption, len(captions))]
+        if not self.data.shuffle_tags or not draws.tags:
+            return caption
+        tags = [tag.strip() for tag in caption.split(",")]
+        return ", ".join(order.shuffled([tag for tag in tags if tag], self.data.keep_tags, draws.tags))
 
 
 def cut_pictures(
@@ -64,14 +77,23 @@ def cut_pictures(
     data: DataConfig,
     encoder: Encoder | None,
     where: tuple[float, float] | None = None,
+    is_mirrored: bool = False,
 ) -> tuple[Target, Tensor | None] | Unusable:
-    """A sample's target, and what the image encoder sees [3, S, S]; or why either cannot be used."""
-    decoded = decode(image, data.min_side)
-    if isinstance(decoded, Unusable):
-        return decoded
+    """A sample's target, and what the image encoder sees, bytes [3, S, S]; or why either cannot be used."""
+    sees_target = encoder is not None and condition is None
+    enough = max(data.resolution, encoder.image_size if encoder and sees_target else 0)
+    found = decode_sized(image, data.min_side, DRAFT * enough if data.draft else 0)
+    if isinstance(found, Unusable):
+        return found
+    decoded, original = found
+    if is_mirrored:
+        decoded = ImageOps.mirror(decoded)
+    target = cut_target(decoded, data.resolution, where, original)
     if encoder is None:
-        return cut_target(decoded, data.resolution, where), None
+        return target, None
     seen = decoded if condition is None else decode(condition)
     if isinstance(seen, Unusable):
         return Unusable(seen.kind, f"its condition picture: {seen.reason}")
-    return cut_target(decoded, data.resolution, where), encoder_pixels(seen, encoder)
+    if is_mirrored and condition is not None:
+        seen = ImageOps.mirror(seen)
+    return target, encoder_square(seen, encoder)

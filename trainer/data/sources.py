@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from .folders import FolderSource, has_pictures
 from .huggingface import HuggingFaceSource
 from .lists import ListSource
 from .record import Source, UnreadableError
+from .sets import Sets
 from .tars import find_shards, find_shards_below
 from .webdataset import ShardSource
 
@@ -21,6 +23,8 @@ def open_source(data: DataConfig) -> Source:
 
     Raises ValueError when there is nothing of that name or format, or a list has a fault, in a sentence with its place.
     """
+    if data.sets:
+        return Sets(data.sets, [open_source(one) for one in parts_of(data)])
     kind = find_format(data)
     source: Source
     if kind in ("json", "jsonl"):
@@ -40,6 +44,14 @@ def open_source(data: DataConfig) -> Source:
     return source
 
 
+def parts_of(data: DataConfig) -> list[DataConfig]:
+    """The config of each of several sets as if it were alone; the config itself where there is one source."""
+    return [
+        dataclasses.replace(data, sets=(), source=one.source, format=one.format, pictures=one.pictures)
+        for one in data.sets
+    ] or [data]
+
+
 def find_format(data: DataConfig) -> str:
     """The format of data.source. Raises ValueError when there is nothing, or its format is not known."""
     if not data.source:
@@ -54,8 +66,10 @@ def find_format(data: DataConfig) -> str:
 
 
 def is_there(data: DataConfig) -> bool:
-    """Whether there is something under data.source."""
-    return bool(data.source) and (Path(data.source).exists() or bool(find_shards(data.source)))
+    """Whether there is something under data.source, or under that of every set."""
+    return all(
+        bool(one.source) and (Path(one.source).exists() or bool(find_shards(one.source))) for one in parts_of(data)
+    )
 
 
 def _format(data: DataConfig) -> str:
@@ -84,6 +98,8 @@ def describe_source(source: Source) -> list[str]:
     count, places = len(source), source.captions_from
     from_where = ", ".join(f"{place} ({number:,})" for place, number in places.most_common()) or "nowhere"
     lines = [f"data: {count:,} samples; captions from {from_where}"]
+    if isinstance(source, Sets):
+        lines += source.lines()
     if not has_captions(source):
         lines.append(
             "all captions are empty or cannot be read: only pictures are trained on; captions are looked for in "

@@ -82,7 +82,7 @@ class Training:
         self.spec = adapter.spec
         self.loader = self._open_loader()
         self.frozen.base.install(config.adapter.attention, self.spec.has_lora, config.run.gradient_checkpointing)
-        self.training_step = Step(self.frozen, self.objective, self.spec, config.optimiser.noise_offset)
+        self.training_step = Step(self.frozen, self.objective, self.spec)
         parallel.prepare(TrainedAdapter(adapter))
         self.ema = Ema(parallel.trained.adapter, config.optimiser.ema) if config.optimiser.ema else None
         self.step = 0  # optimiser steps done
@@ -97,7 +97,8 @@ class Training:
 
     def _open_loader(self) -> Loader:
         facts = self.frozen.encoder_facts if self.spec.feature else None
-        loader = open_loader(self.config, facts, self.spec.feature, self.parallel.rank, self.parallel.num_processes)
+        parallel, shape = self.parallel, self.frozen.base.latent_shape(self.config.data.resolution)
+        loader = open_loader(self.config, facts, self.spec.feature, parallel.rank, parallel.num_processes, shape)
         for line in describe_source(loader.source) if self.parallel.is_main else ():
             logger.info("%s", line)
         zero = loader.zero_features()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..base.encoder import check_encoder
 from ..base.files import BaseFiles
 from ..base.whole import check_base
-from ..data.sources import find_format, open_source
+from ..data.sources import find_format, open_source, parts_of
 from ..settings.config import Config
 from ..settings.families import trained_family
 
@@ -17,5 +17,6 @@ def preflight(config: Config) -> None:
     if trained_family(config.adapter.family)[0].feature:
         check_encoder(config.model.encoder, config.model.encoder_architecture)
     # the headers of many shards are read once, by the processes that train
-    if find_format(config.data) != "webdataset":
-        open_source(config.data)
+    for one in parts_of(config.data):
+        if find_format(one) != "webdataset":
+            open_source(one)

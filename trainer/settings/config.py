@@ -1,7 +1,8 @@
 """What a training is, as frozen values: one TOML file, one section for each owner.
 
 [model] the frozen parts      [adapter] what is trained     [data] pictures, captions, drops
-[optimiser] how it is trained [run] where, how long, on what, and what is written
+[cache] how it is made        [optimiser] how it is trained
+[run] where, how long, on what, and what is written
 """
 
 from __future__ import annotations
@@ -47,10 +48,23 @@ class AdapterConfig:
 
 
 @dataclass(frozen=True)
+class SetConfig:
+    """One of several data sets: an element of data.sets, [[data.sets]] in the file."""
+
+    source: str = ""  # as data.source
+    repeats: int = 1  # times that each of its samples comes in an epoch
+    prefix: str = ""  # before each of its captions, as it stands
+    suffix: str = ""  # after it
+    format: Literal["auto", "json", "jsonl", "folder", "webdataset", "huggingface"] = "auto"
+    pictures: str = ""  # as data.pictures
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Pictures, captions, and how they are drawn."""
 
     source: str = ""
+    sets: tuple[SetConfig, ...] = ()  # several sources in place of one
     format: Literal["auto", "json", "jsonl", "folder", "webdataset", "huggingface"] = "auto"
     pictures: str = ""  # folder that the names in a list are relative to; "" = the list's own folder
     image_column: str = ""  # "" = image_file (lists), jpg/png/webp (shards), image (Hugging Face)
@@ -59,6 +73,10 @@ class DataConfig:
     identity_column: str = ""  # faces' identities, raw from ArcFace: 512 numbers, or a .npy or .safetensors file's name
     resolution: int = 512  # shortest side, then the crop
     crop: Literal["centre", "random"] = "centre"
+    draft: bool = False  # large JPEG files are decoded at 1/2 to 1/8, to no less than twice what is seen
+    flip: bool = False  # half of the pictures are seen mirrored, target and condition alike
+    shuffle_tags: bool = False  # a caption's parts between commas come in another order each time
+    keep_tags: int = 0  # of them, the first so many stay where they are
     min_side: int = 64  # smaller pictures are skipped and reported
     held_out: int = 0  # samples kept out of the training, for the validation loss
     workers: int = 2  # loader processes of each training process
@@ -66,6 +84,14 @@ class DataConfig:
     drop_text: float = 0.05  # the three are exclusive events
     drop_image: float = 0.05
     drop_both: float = 0.05
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """How a cache is made; nothing of it changes what is in it."""
+
+    batch_size: int = 0  # pictures and texts that are encoded at once; 0 = by the resolution: 16 at 512 px
+    workers: int = 0  # processes that decode pictures; 0 = data.workers
 
 
 @dataclass(frozen=True)
@@ -127,6 +153,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     adapter: AdapterConfig = field(default_factory=AdapterConfig)
     data: DataConfig = field(default_factory=DataConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
@@ -144,9 +171,13 @@ class Config:
 # What may change when a run is resumed; everything else is what the run *is*.
 FREE = {
     "data": {"workers", "cache", "pictures"},
+    "cache": {"batch_size", "workers"},
     "optimiser": {"accumulation"},  # with batch_size and processes: only their product counts
     "run": {f.name for f in dataclasses.fields(RunConfig)} - {"seed", "precision"},
 }
+
+
+SETS = "data.sets"
 
 
 def fixed_values(config: Config) -> dict[str, Any]:
@@ -157,7 +188,9 @@ def fixed_values(config: Config) -> dict[str, Any]:
         for key, value in values.items()
         if key not in FREE.get(section, ())
     }
-    return flat | {"samples per step": config.samples_per_step}
+    # of a set's source what is in it counts, as of data.source: a checkpoint knows the data's content
+    sets = [{key: value for key, value in one.items() if key not in ("source", "pictures")} for one in flat[SETS]]
+    return flat | {SETS: sets, "samples per step": config.samples_per_step}
 
 
 def tables(config: Config) -> dict[str, dict[str, Any]]:

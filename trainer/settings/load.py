@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 import sys
@@ -69,17 +70,20 @@ def parse_config(values: Mapping[str, Any]) -> Config:
             raise ValueError(
                 f"{name} = {section!r} stands outside of a section: put it under one of [{'], ['.join(sections)}]"
             )
-        hints = typing.get_type_hints(sections[name])
         section = own_values(section) if name == "optimiser" else section
-        for key in section:
-            if key not in hints:
-                raise ValueError(f"unknown key {name}.{key}{_nearest(key, hints, name)}")
-        parts[name] = sections[name](
-            **{key: _typed(f"{name}.{key}", value, hints[key]) for key, value in section.items()}
-        )
+        parts[name] = _section(name, section, sections[name])
     config = Config(**parts)
     check(config)
     return config
+
+
+def _section(name: str, values: Mapping[str, Any], kind: Any) -> Any:
+    """A section's values, or those of one of its tables, as what they are."""
+    hints = typing.get_type_hints(kind)
+    for key in values:
+        if key not in hints:
+            raise ValueError(f"unknown key {name}.{key}{_nearest(key, hints, name)}")
+    return kind(**{key: _typed(f"{name}.{key}", value, hints[key]) for key, value in values.items()})
 
 
 def save_config(config: Config, path: str | Path) -> None:
@@ -99,6 +103,9 @@ def _toml_value(text: str) -> Any:
 
 
 def _toml_text(value: Any) -> str:
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        tables = (", ".join(f"{key} = {_toml_text(item)}" for key, item in one.items()) for one in value)
+        return f"[{', '.join(f'{{{table}}}' for table in tables)}]"
     return json.dumps(value, ensure_ascii=False)  # JSON's numbers, booleans, strings and arrays are TOML's too
 
 
@@ -121,6 +128,10 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         if not isinstance(value, list):
             raise ValueError(f"{name} = {value!r} should be a list, like [{value!r}]")
         return tuple(_typed(name, item, typing.get_args(hint)[0]) for item in value)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{name} should hold tables, one for each data set: [[{name}]]")
+        return _section(name, value, hint)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from .config import Config, OptimiserConfig
+from .config import Config, DataConfig, OptimiserConfig
 from .families import TRAINED, trained_family
 from .optimisers import check_optimiser
-from .ranges import check_ranges
+from .ranges import FROM_ONE, check_number, check_ranges
+
+NOT_CACHED = {"flip": "a picture", "shuffle_tags": "a text"}
 
 
 def check(config: Config) -> None:
     """Raises ValueError for values out of range, and for values that exclude each other."""
     _check_ranges(config)
+    _check_sets(config.data)
     check_optimiser(config)
     _check_parallel(config)
     if config.model.prediction == "flow":
@@ -37,6 +40,27 @@ def _check_ranges(config: Config) -> None:
     for tracker in config.run.trackers:
         if tracker not in ("tensorboard", "wandb"):
             raise ValueError(f"unknown tracker {tracker!r} in run.trackers: choose among tensorboard and wandb")
+
+
+def _check_sets(data: DataConfig) -> None:
+    for number, one in enumerate(data.sets):
+        check_number(f"repeats of data.sets[{number}]", one.repeats, FROM_ONE)
+        if not one.source:
+            raise ValueError(f"data.sets[{number}] has no source: give it a JSON list, a folder, shards or the like")
+    if data.sets and data.source:
+        raise ValueError(
+            f'data.source = {data.source!r} and data.sets exclude each other: make it one of the sets, or set it to ""'
+        )
+    if data.keep_tags and not data.shuffle_tags:
+        raise ValueError(
+            f"data.keep_tags = {data.keep_tags} keeps tags where they are while others are shuffled, and "
+            "data.shuffle_tags is false: set it to true, or data.keep_tags to 0"
+        )
+    if data.cache and (key := next((key for key in NOT_CACHED if getattr(data, key)), None)):
+        raise ValueError(
+            f"data.{key} changes {NOT_CACHED[key]} each time it is seen, and a cache holds one result of it: set it to "
+            "false, or clear data.cache"
+        )
 
 
 def _check_parallel(config: Config) -> None:

@@ -1,7 +1,7 @@
 """From a batch of the loader to what a step needs: latents, noise, conditioning, and what the adapter reads.
 
-What the batch lacks (no cache) is computed here with the frozen parts. All randomness comes from each sample's own
-generator, drawn on the CPU in a fixed order: the latent's, the noise, the noise's offset.
+What the batch lacks (no cache) is computed here with the frozen parts. Nothing is drawn: the batch holds each sample's
+own random numbers.
 
 Shapes: B batch, C latent channels, h and w latent height and width.
 """
@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from ipadapter_core import AdapterSpec, Given, nothing, read_identities
+from ipadapter_core import AdapterSpec, Given, normalised_square, nothing, read_identities
 
 from ..base.frozen import Frozen
 from ..data.batch import Batch
+from ..data.pictures import normalised
 
 
 @dataclass(frozen=True)
@@ -38,21 +38,20 @@ class Inputs:
         return len(self.x0)
 
 
-def to_inputs(batch: Batch, frozen: Frozen, spec: AdapterSpec, noise_offset: float = 0.0) -> Inputs:
-    """Compute what is not cached, draw latents and noise, replace dropped pictures (section 3.2.1).
+def to_inputs(batch: Batch, frozen: Frozen, spec: AdapterSpec) -> Inputs:
+    """Compute what is not cached, draw latents, replace dropped pictures (section 3.2.1).
 
     spec: of the adapter, which says what it reads.
     """
     base, moments, texts = frozen.base, batch.moments, batch.texts
     if moments is None:
-        moments = base.encode_pictures(required(batch.pixels, "pixels"))
+        moments = base.encode_pictures(normalised(required(batch.pixels, "pixels").to(frozen.device)))
     if texts is None:
         texts = base.encode_texts(batch.captions)
-    x0, noise = draw_latents(moments, batch.generators, base.latent_scale, noise_offset)
     return Inputs(
         names=batch.names,
-        x0=x0.to(frozen.device),
-        noise=noise.to(frozen.device),
+        x0=draw_latents(moments, batch.drawn, base.latent_scale).to(frozen.device),
+        noise=batch.noise.to(frozen.device),
         conditioning=base.conditioning(texts, batch.geometries),
         given=given_of(batch, frozen, spec),
     )
@@ -63,7 +62,8 @@ def given_of(batch: Batch, frozen: Frozen, spec: AdapterSpec) -> Given:
     features, identities = batch.features, None
     if spec.feature:
         if features is None:
-            features = frozen.encoder(required(batch.condition, "condition").to(frozen.device), spec.feature)
+            squares = required(batch.condition, "condition").to(frozen.device)
+            features = frozen.encoder(normalised_square(squares, frozen.encoder_facts), spec.feature)
         features = features.to(frozen.device).float()
     if spec.identity:
         identities = required(batch.identities, "identities").to(frozen.device).float()
@@ -74,18 +74,11 @@ def given_of(batch: Batch, frozen: Frozen, spec: AdapterSpec) -> Given:
     return given.dropped(batch.drop_image.to(frozen.device), nothing(spec, given, frozen.zero_states))
 
 
-def draw_latents(
-    moments: Tensor, generators: Sequence[torch.Generator], scale: tuple[float, float], noise_offset: float = 0.0
-) -> tuple[Tensor, Tensor]:
-    """Latents drawn from their moments [B, 2, C, h, w] and scaled, and their noise; both [B, C, h, w] on the CPU."""
+def draw_latents(moments: Tensor, drawn: Tensor, scale: tuple[float, float]) -> Tensor:
+    """Latents [B, C, h, w] from their moments [B, 2, C, h, w] by what was `drawn` for them, scaled, on the CPU."""
     mean, std = moments.float().cpu().unbind(1)
     factor, shift = scale
-    drawn = torch.stack([torch.randn(mean.shape[1:], generator=generator) for generator in generators])
-    noise = torch.stack([torch.randn(mean.shape[1:], generator=generator) for generator in generators])
-    if noise_offset:
-        offsets = [torch.randn(mean.shape[1], 1, 1, generator=generator) for generator in generators]
-        noise = noise + noise_offset * torch.stack(offsets)
-    return (mean + std * drawn - shift) * factor, noise
+    return (mean + std * drawn - shift) * factor
 
 
 def required(value: Tensor | None, name: str) -> Tensor:

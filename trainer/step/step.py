@@ -50,15 +50,14 @@ class Losses:
 
 @dataclass(frozen=True)
 class Step:
-    """What stays the same from step to step. noise_offset: optimiser.noise_offset."""
+    """What stays the same from step to step."""
 
     frozen: Frozen
     objective: Objective
     spec: AdapterSpec
-    noise_offset: float = 0.0
 
     def inputs(self, batch: Batch) -> Inputs:
-        return to_inputs(batch, self.frozen, self.spec, self.noise_offset)
+        return to_inputs(batch, self.frozen, self.spec)
 
     def train(self, batch: Batch, trained: Trained, learning_rate: float) -> Losses:
         """Forward and backward of one batch, and in the last batch of a step the optimiser's step."""

@@ -13,14 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-from ipadapter_core import Encoder
+from ipadapter_core import Encoder, normalised_square
 from tests.support import runs, tiny_models
 from tests.support.data_loading import real_pictures
 from trainer.base.encoder import encoder_facts
 from trainer.base.frozen import Frozen
 from trainer.commands.cache import build_cache
 from trainer.data.loader import open_loader
-from trainer.data.shards import SHARD
+from trainer.data.shards import SMALL as SHARD
 from trainer.run import loop
 from trainer.run.folder import start as start_run
 from trainer.settings.config import Config
@@ -71,7 +71,10 @@ def test_cached_and_uncached_batches_are_equal(
     feature = "penultimate" if config.adapter.family == "plus" else "pooled"
     frozen, unloaded = Frozen(config.model), Frozen(config.model)
     spec = adapter_spec(config.adapter, frozen.base.sites, frozen.encoder_facts)
-    from_pictures, from_cache = (open_loader(one, frozen.encoder_facts, feature) for one in (config, cached))
+    shape = frozen.base.latent_shape(config.data.resolution)
+    from_pictures, from_cache = (
+        open_loader(one, frozen.encoder_facts, feature, latent_shape=shape) for one in (config, cached)
+    )
     zero = from_cache.zero_features()
     assert zero is not None
     unloaded.zero_states_are(zero)
@@ -120,10 +123,15 @@ def test_low_precision_is_stored_as_it_was_computed(tmp_path: Path) -> None:
     build_cache(config)
     frozen = Frozen(config.model, dtype=torch.bfloat16)
     batch = next(iter(open_loader(config, facts(config), "pooled").batches(0)))
-    raw = next(iter(open_loader(changed(config, data={"cache": ""}), facts(config), "pooled").batches(0)))
+    pictures = changed(config, data={"cache": ""})
+    shape = frozen.base.latent_shape(config.data.resolution)
+    raw = next(iter(open_loader(pictures, facts(config), "pooled", latent_shape=shape).batches(0)))
     assert raw.condition is not None and raw.pixels is not None and batch.moments is not None
-    wanted = frozen.encoder(raw.condition, "pooled").float()
-    assert batch.features is not None and float((batch.features - wanted).abs().max()) <= 1e-2
+    wanted = frozen.encoder(normalised_square(raw.condition, frozen.encoder_facts), "pooled").float()
+    assert batch.features is not None and float((batch.features.float() - wanted).abs().max()) <= 1e-2
+    assert batch.texts is not None
+    assert batch.features.dtype == batch.texts["states"].dtype == torch.bfloat16
+    assert batch.moments.dtype == frozen.base.latent_dtype
     size = sum(path.stat().st_size for path in (tmp_path / "cache").rglob("*.safetensors"))
     build_cache(changed(config, run={"precision": "fp32"}, data={"cache": str(tmp_path / "whole")}))
     whole = sum(path.stat().st_size for path in (tmp_path / "whole").rglob("*.safetensors"))

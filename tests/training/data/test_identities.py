@@ -89,7 +89,8 @@ def test_every_kind_of_data_gives_the_same_identities(kind: Any, tmp_path: Path)
 def test_identities_are_normed_and_dropped_as_zeros(tmp_path: Path) -> None:
     config = face_config(tmp_path, "FaceID plus v2", data={"drop_image": 0.5}, run={"batch_size": 12, "steps": 1})
     frozen = Frozen(config.model)
-    (batch,) = open_loader(config, frozen.encoder_facts, "penultimate").batches(0)
+    shape = frozen.base.latent_shape(config.data.resolution)
+    (batch,) = open_loader(config, frozen.encoder_facts, "penultimate", latent_shape=shape).batches(0)
     spec = adapter_spec(config.adapter, frozen.base.sites, frozen.encoder_facts)
     inputs = to_inputs(batch, frozen, spec)
     raw = {f"{number}.png": identity for number, identity in enumerate(identities(12))}

@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from tests.support import runs
-from tests.support.data_loading import CountingReader, content, loader
+from tests.support.data_loading import LATENT, CountingReader, content, loader
 from trainer.base.frozen import Frozen
+from trainer.data import order
 from trainer.data.loader import open_loader
+from trainer.data.pictures import normalised
 from trainer.data.report import read_report
 from trainer.settings.config import Config
 
@@ -76,10 +78,27 @@ def test_the_noise_is_of_the_sample_not_of_its_batch(tmp_path: Path) -> None:
             for rank in range(processes)
             for batch in loader(settings, CountingReader(NUMBER), rank, processes).batches(5)
         ]
-        drawn[size] = {g.initial_seed(): torch.randn(3, generator=g) for batch in batches for g in batch.generators}
+        drawn[size] = {
+            float(uniform): (latent, noise)
+            for batch in batches
+            for uniform, latent, noise in zip(batch.uniform, batch.drawn, batch.noise, strict=True)
+        }
     assert drawn[8].keys() == drawn[4].keys()
     assert len(drawn[8]) == PER_STEP
-    assert all(torch.equal(drawn[8][seed], drawn[4][seed]) for seed in drawn[8])
+    assert all(torch.equal(a, b) for one in drawn[8] for a, b in zip(drawn[8][one], drawn[4][one], strict=True))
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.1])
+def test_the_noise_is_drawn_in_its_order(offset: float, tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    settings = dataclasses.replace(settings, optimiser=dataclasses.replace(settings.optimiser, noise_offset=offset))
+    for step, batch in enumerate(loader(settings, CountingReader(NUMBER), workers=2).batches(0)):
+        for position, (drawn, noise) in enumerate(zip(batch.drawn, batch.noise, strict=True)):
+            seed = order.draws(settings.run.seed, step, position).noise_seed
+            generator = torch.Generator().manual_seed(seed)
+            latent, plain, channel = (torch.randn(size, generator=generator) for size in (LATENT, LATENT, (4, 1, 1)))
+            assert torch.equal(drawn, latent)
+            assert torch.equal(noise, plain + offset * channel)
 
 
 def test_unusable_samples_are_replaced_counted_and_named(tmp_path: Path) -> None:
@@ -131,19 +150,46 @@ def test_held_out_samples_are_fixed_shared_out_and_never_trained(tmp_path: Path)
 def test_real_batches_are_what_the_frozen_parts_take(tmp_path: Path) -> None:
     settings = config(tmp_path, held_out=2)
     frozen = Frozen(settings.model)
-    opened = open_loader(settings, frozen.encoder_facts, "pooled")
+    shape = frozen.base.latent_shape(settings.data.resolution)
+    opened = open_loader(settings, frozen.encoder_facts, "pooled", latent_shape=shape)
     batch = next(iter(opened.batches(0)))
     assert batch.pixels is not None and batch.condition is not None
     assert batch.pixels.shape == (8, 3, 64, 64) and batch.condition.shape == (8, 3, 32, 32)
-    assert batch.pixels.min() >= -1 and batch.pixels.max() <= 1
+    assert batch.pixels.dtype == batch.condition.dtype == torch.uint8
+    assert normalised(batch.pixels).min() >= -1 and normalised(batch.pixels).max() <= 1
     assert {one.target for one in batch.geometries} == {(64, 64)}
-    assert frozen.base.encode_pictures(batch.pixels).shape == (8, 2, 4, 8, 8)
+    assert frozen.base.encode_pictures(normalised(batch.pixels)).shape == (8, 2, 4, 8, 8)
     assert [reference.picture.size[1] for reference in opened.references()] == [80, 80]
     random = dataclasses.replace(settings, data=dataclasses.replace(settings.data, crop="random"))
     corners = np.concatenate(
-        [[one.corner for one in b.geometries] for b in open_loader(random, frozen.encoder_facts, "pooled").batches(0)]
+        [
+            [one.corner for one in batch.geometries]
+            for batch in open_loader(random, frozen.encoder_facts, "pooled", latent_shape=shape).batches(0)
+        ]
     )
     assert len(np.unique(corners, axis=0)) > 3
+
+
+def test_a_batch_moves_but_for_what_is_decided_on_the_cpu(tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    batch = dataclasses.replace(
+        next(loader(settings, CountingReader(NUMBER)).batches(0)), texts={"states": torch.zeros(8, 2)}
+    )
+    moved = batch.to("meta", non_blocking=True)
+    assert moved.texts is not None
+    for value in (moved.pixels, moved.drawn, moved.noise, moved.texts["states"]):
+        assert value is not None and value.is_meta
+    assert moved.drop_image is batch.drop_image and moved.uniform is batch.uniform
+    assert moved.moments is None and moved.names == batch.names and not batch.noise.is_meta
+
+
+@pytest.mark.gpu
+def test_a_batch_is_pinned_and_copied_beside_the_rest(tmp_path: Path) -> None:
+    batch = next(loader(config(tmp_path), CountingReader(NUMBER), workers=1).batches(0))
+    assert batch.noise.is_pinned() and batch.pixels is not None and batch.pixels.is_pinned()
+    moved = batch.to("cuda", non_blocking=True)
+    torch.cuda.synchronize()
+    assert torch.equal(moved.noise.cpu(), batch.noise)
 
 
 def test_workers_live_through_an_interrupt_and_end_with_their_batches(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from trainer.__main__ import main
-from trainer.commands.cache import Texts
+from trainer.commands.texts import Texts
 from trainer.data.batch import Item
 from trainer.data.order import Draws
 from trainer.data.reader import PictureReader

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -14,10 +15,13 @@ from PIL import Image
 from torchvision import transforms
 
 from ipadapter_core import encoder_pixels
+from ipadapter_core.facts.encoders import VIT_H
 from tests.support import tiny_models
 from tests.support.data_loading import real_pictures
 from trainer.base.encoder import load_encoder
-from trainer.data.pictures import Unusable, cut_target, decode
+from trainer.data.pictures import Unusable, cut_target, decode, normalised
+from trainer.data.reader import cut_pictures
+from trainer.settings.config import DataConfig
 
 GREYS = np.linspace(0, 255, 64 * 80).reshape(64, 80).round().astype(np.uint8)
 
@@ -153,7 +157,7 @@ def test_target_equals_the_references_transforms(size: tuple[int, int], tmp_path
         ]
     )(image)
     target = cut_target(image, 128)
-    off = float((target.pixels() - reference).abs().max())
+    off = float((normalised(target.pixels()) - reference).abs().max())
     print(f"\n{size}: largest difference from torchvision {off:.1e}")
     assert off < 1e-6
     assert target.original == (size[1], size[0])
@@ -178,3 +182,29 @@ def test_the_encoders_square_equals_the_encoders_own(tmp_path: Path) -> None:
         image = Image.open(path)
         assert torch.allclose(encoder_pixels(image, encoder.facts), theirs(image), atol=1e-6)
         assert torch.equal(encoder.pixels([image])[0], encoder_pixels(image, encoder.facts))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_drafts_of_large_jpegs_are_nearly_the_same(orientation: int, tmp_path: Path) -> None:
+    cells = np.random.default_rng(0).integers(0, 255, (60, 60, 3), dtype=np.uint8)
+    picture = Image.fromarray(cells).resize((1100, 1000), Image.Resampling.BICUBIC)
+    exif = picture.getexif()
+    exif[274] = orientation
+    picture.save(tmp_path / "large.jpg", quality=92, exif=exif)
+    data = DataConfig(resolution=128)
+    full, drafted = (
+        cut_pictures(tmp_path / "large.jpg", None, dataclasses.replace(data, draft=is_draft), VIT_H)
+        for is_draft in (False, True)
+    )
+    assert not isinstance(full, Unusable) and not isinstance(drafted, Unusable)
+    assert full[0].geometry == drafted[0].geometry
+    assert full[1] is not None and drafted[1] is not None
+    for name, a, b in (("target", full[0].pixels(), drafted[0].pixels()), ("encoder", full[1], drafted[1])):
+        off = (a.int() - b.int()).abs()
+        print(f"\n{name}: mean {off.float().mean():.2f}, largest {int(off.max())} of 255")
+        assert 0 < off.float().mean() < 1
+        assert off.max() <= 16
+    small = cut_pictures(tmp_path / "large.jpg", None, dataclasses.replace(data, draft=True, resolution=512), None)
+    plain = cut_pictures(tmp_path / "large.jpg", None, dataclasses.replace(data, resolution=512), None)
+    assert not isinstance(small, Unusable) and not isinstance(plain, Unusable)
+    assert torch.equal(small[0].pixels(), plain[0].pixels())  # twice 512 is more than there is
