@@ -6,6 +6,7 @@ Shapes of what an encoder gives: pooled embedding [P, E]; hidden states [P, S, F
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -70,8 +71,14 @@ def encoder_square(image: Image.Image, encoder: Encoder) -> Tensor:
 
 def normalised_square(values: Tensor, encoder: Encoder) -> Tensor:
     """Bytes [..., 3, S, S] as an encoder reads them, fp32, on their device."""
-    mean, std = (torch.tensor(numbers, device=values.device).view(3, 1, 1) for numbers in (encoder.mean, encoder.std))
+    mean, std = (_channels(numbers, values.device) for numbers in (encoder.mean, encoder.std))
     return (values.float() / 255 - mean) / std
+
+
+@lru_cache
+def _channels(numbers: tuple[float, ...], device: torch.device) -> Tensor:
+    # kept: to copy them each time would make the host wait for a GPU
+    return torch.tensor(numbers, device=device).view(3, 1, 1)
 
 
 VIT_L = Encoder(224, 14, width=1024, depth=24, num_heads=16, mlp_width=4096, embed_dim=768)

@@ -62,6 +62,7 @@ def inputs(config: Config) -> Inputs:
         names=["with picture", "dropped"],
         x0=torch.randn(2, 4, SIDE, SIDE, generator=generator),
         noise=torch.randn(2, 4, SIDE, SIDE, generator=generator),
+        time=TIME,
         conditioning={"states": torch.randn(2, 77, 768, generator=generator)},
         given=Given(features),
     )
@@ -75,7 +76,7 @@ def ours(config: Config, batch: Inputs) -> tuple[float, dict[str, Tensor], dict[
     base.install(config.adapter.attention, has_lora=False)
     trained = TrainedAdapter(new_adapter(config, base.sites, encoder_facts(config.model.encoder)))
     objective = build_objective(base.scheduler_config(), config.optimiser)
-    loss = losses(base, objective, batch, TIME, trained.by_layer(trained(*batch.given))).mean()
+    loss = losses(base, objective, batch, trained.by_layer(trained(*batch.given))).mean()
     loss.backward()
     named = dict(trained.adapter.named_parameters())
     gradients = {name: parameter.grad for name, parameter in named.items() if parameter.grad is not None}

@@ -21,6 +21,7 @@ from tests.support import runs, tiny_models
 from trainer.base.frozen import Frozen
 from trainer.base.processor import AdapterOutput, install
 from trainer.data.batch import Batch
+from trainer.data.loader import open_loader
 from trainer.run import folder as run
 from trainer.run import loop
 from trainer.run.parallel.start import start
@@ -115,8 +116,8 @@ def train_base(config: Config) -> list[float]:
 class RandomStep(Step):
     """The same step, but each batch's image features are noise of the same size."""
 
-    def inputs(self, batch: Batch) -> Inputs:
-        inputs = super().inputs(batch)
+    def inputs(self, batch: Batch, time: Tensor | None = None) -> Inputs:
+        inputs = super().inputs(batch, time)
         generator, features = torch.Generator().manual_seed(int(batch.uniform[0] * 2**53)), inputs.given.features
         assert features is not None
         return dataclasses.replace(
@@ -130,12 +131,12 @@ def held_out_noise(training: loop.Training, has_prompt: bool = True) -> float:
     adapter, found, step = training._current(), [], training.training_step
     config = dataclasses.replace(training.config, run=dataclasses.replace(training.config.run, seed=MEASURE))
     shape = step.frozen.base.latent_shape(config.data.resolution)
-    loader = loop.open_loader(config, step.frozen.encoder_facts, adapter.spec.feature, latent_shape=shape)
+    loader = open_loader(config, step.frozen.encoder_facts, adapter.spec.feature, latent_shape=shape)
     for number in range(ROUNDS):
         for batch in loader._load([[(number, position) for position in range(NUMBER)]]):
-            inputs, time = step.inputs(batch), step.objective.time(batch.uniform)
+            inputs = step.inputs(batch)
             image = adapter_output(adapter, inputs.given) if has_prompt else AdapterOutput({})
-            found.append(losses(step.frozen.base, step.objective, inputs, time, image).mean())
+            found.append(losses(step.frozen.base, step.objective, inputs, image).mean())
     return float(torch.stack(found).mean())
 
 

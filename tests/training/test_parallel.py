@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ pytestmark = pytest.mark.slow
 TOLERANCE = 1e-5
 
 
-def losses_of(folder: Path, name: str, config: Config, **run: Any) -> tuple[dict[int, float], str]:
+def losses_of(
+    folder: Path, name: str, config: Config, program: Sequence[str] = runs.PROGRAM, **run: Any
+) -> tuple[dict[int, float], str]:
     """Losses and output of a run of `config` with other values of [run]."""
     accumulation = run.pop("accumulation", 1)
     changed = dataclasses.replace(
@@ -25,7 +28,7 @@ def losses_of(folder: Path, name: str, config: Config, **run: Any) -> tuple[dict
         run=dataclasses.replace(config.run, folder=str(folder / name), **run),
         optimiser=dataclasses.replace(config.optimiser, accumulation=accumulation),
     )
-    output = runs.run("train", runs.write_config(changed, folder / f"{name}.toml"))
+    output = runs.run("train", runs.write_config(changed, folder / f"{name}.toml"), program=program)
     return runs.losses(folder / name), output
 
 
@@ -44,16 +47,16 @@ def state_bytes(output: str) -> list[int]:
     return [int(size.replace(",", "")) for size in match[1].split(", ")]
 
 
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("accumulated", {"batch_size": 2, "accumulation": 2}),
-        ("ddp", {"processes": 2, "batch_size": 2, "parallel": "ddp"}),
-        ("zero2", {"processes": 2, "batch_size": 1, "accumulation": 2, "parallel": "zero2"}),
-        ("zero3", {"processes": 2, "batch_size": 2, "parallel": "zero3"}),
-        ("zero2, offloaded", {"processes": 2, "batch_size": 2, "parallel": "zero2", "offload_optimiser": True}),
-    ],
-)
+WAYS: dict[str, dict[str, Any]] = {
+    "accumulated": {"batch_size": 2, "accumulation": 2},
+    "ddp": {"processes": 2, "batch_size": 2, "parallel": "ddp"},
+    "zero2": {"processes": 2, "batch_size": 1, "accumulation": 2, "parallel": "zero2"},
+    "zero3": {"processes": 2, "batch_size": 2, "parallel": "zero3"},
+    "zero2, offloaded": {"processes": 2, "batch_size": 2, "parallel": "zero2", "offload_optimiser": True},
+}
+
+
+@pytest.mark.parametrize(("name", "settings"), WAYS.items())
 def test_losses_equal_one_process(
     name: str, settings: dict[str, Any], alone: tuple[Path, Config, dict[int, float], int]
 ) -> None:
@@ -69,6 +72,21 @@ def test_losses_equal_one_process(
     assert largest <= TOLERANCE
     is_parted = name.startswith("zero")
     assert all(abs(size - whole / 2) <= 64 if is_parted else size == whole for size in sizes)
+
+
+@pytest.mark.parametrize("name", ["ddp", "zero2"])
+def test_a_graph_beside_other_processes_is_plain_to_the_bit(
+    name: str, alone: tuple[Path, Config, dict[int, float], int]
+) -> None:
+    """The graph's engine on two processes, by the code that CUDA runs: what it hands on is reduced as ever."""
+    folder, config, _, _ = alone
+    is_there = (folder / name).exists()
+    wanted = runs.losses(folder / name) if is_there else losses_of(folder, name, config, **WAYS[name])[0]
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    program = (*launcher, str(Path(runs.__file__).with_name("graphed.py")))
+    found, output = losses_of(folder, f"{name}, graph", config, program=program, **WAYS[name])
+    assert "engine: a graph's buffers" in output
+    assert found == wanted
 
 
 SAYS_WHERE = """

@@ -64,6 +64,10 @@ class FrozenBase(Protocol):
         """Give the base's layers image attention. checkpoints_gradients: activations are computed again in backward."""
         ...
 
+    def compile(self, backend: str = "inductor") -> None:
+        """Run the blocks of which the base is made by torch.compile from now on."""
+        ...
+
     def denoise(self, noisy: Tensor, time: Tensor, conditioning: dict[str, Tensor], images: AdapterOutput) -> Tensor:
         """The base's prediction [B, C, h, w] for noisy latents at times [B] or (), with an adapter's image prompts."""
         ...

@@ -18,11 +18,13 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from ..data.geometry import Geometry
+from .device import moved
 from .files import BaseFiles, build_vae, read_unet_config, text_encoder_of
 from .parts import Parts
 from .processor import AdapterOutput, AttentionNorms, Kind, Mailbox, install
 from .sites import Sites, sites_of
 
+COMPILED = ("BasicTransformerBlock", "ResnetBlock2D")
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 
 
@@ -39,7 +41,13 @@ class UNetBase:
 
     @property
     def unet(self) -> UNet2DConditionModel:
-        return self.parts.get("unet", lambda: self.files.load_unet(self.dtype))
+        return self.parts.get("unet", lambda: self.files.load_unet(self.dtype).to(memory_format=self.memory_format))
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        # cuDNN's half-precision convolutions want channels last, and would turn each picture around and back
+        is_half_cuda = self.device.type == "cuda" and self.dtype != torch.float32
+        return torch.channels_last if is_half_cuda else torch.contiguous_format
 
     @property
     def vae(self) -> Any:
@@ -104,17 +112,17 @@ class UNetBase:
             tokens = tokenizer(
                 list(captions), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
             )
-            output = encoder(tokens.input_ids.to(self.device), output_hidden_states=is_pair)
+            output = encoder(moved(tokens.input_ids, self.device), output_hidden_states=is_pair)
             states.append(output.hidden_states[-2] if is_pair else output.last_hidden_state)
             if is_pair and hasattr(output, "text_embeds"):
                 out["pooled"] = output.text_embeds.float()
         return {"states": torch.cat(states, dim=-1).float(), **out}
 
     def conditioning(self, texts: dict[str, Tensor], geometries: Sequence[Geometry]) -> dict[str, Tensor]:
-        out = {name: value.to(self.device) for name, value in texts.items()}
+        out = {name: moved(value, self.device) for name, value in texts.items()}
         if self.files.unet_config.get("addition_embed_type") == "text_time":
             sizes = [(*one.original, *one.corner, *one.target) for one in geometries]
-            out["time_ids"] = torch.tensor(sizes, device=self.device).float()
+            out["time_ids"] = moved(torch.tensor(sizes).float(), self.device)
         return out
 
     def install(self, attention: Kind, has_lora: bool, checkpoints_gradients: bool = False) -> None:
@@ -123,13 +131,20 @@ class UNetBase:
             self.unet.enable_gradient_checkpointing()
             self.unet.train()  # diffusers checkpoints in training mode only; the UNet has no dropout in effect
 
+    def compile(self, backend: str = "inductor") -> None:
+        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)  # blocks share their code
+        for module in self.unet.modules():
+            if type(module).__name__ in COMPILED:
+                module.compile(dynamic=False, backend=backend)
+
     def denoise(self, noisy: Tensor, time: Tensor, conditioning: dict[str, Tensor], images: AdapterOutput) -> Tensor:
         self._mailbox.put(images)
         added = None
         if "time_ids" in conditioning:
             added = {"text_embeds": conditioning["pooled"].to(self.dtype), "time_ids": conditioning["time_ids"]}
         states = conditioning["states"].to(self.dtype)
-        prediction: Tensor = self.unet(noisy.to(self.dtype), time, states, added_cond_kwargs=added).sample
+        noisy = noisy.to(self.dtype, memory_format=self.memory_format)
+        prediction: Tensor = self.unet(noisy, time, states, added_cond_kwargs=added).sample
         return prediction
 
     def count_attention(self, norms: AttentionNorms | None) -> None:

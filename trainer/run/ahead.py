@@ -1,38 +1,77 @@
-"""The batches of a step, read one step ahead: a fault of the data is known while there is still a whole step to save.
+"""The batches of the next steps, made ready while a step runs: on CUDA on a stream of their own.
 
-No weight may move before every process has its batches, since several can only save together, after a whole step.
+Numbers are read a step late, and several processes can only save together, after a whole step. So that a fault of the
+data is known to all of them while every one still has a whole step to go, batches are read two steps ahead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
 
 from ..data.batch import Batch
+from ..step.inputs import Inputs
+from ..step.phases import DATA, phase
+
+STEPS = 2
 
 
 class Ahead:
-    """A process's batches, `count` of them a step."""
+    """A process's inputs, `count` batches a step. prepare: from a batch to its inputs on the device."""
 
-    def __init__(self, batches: Iterator[Batch], count: int) -> None:
-        self.batches, self.count = batches, count
-        self.next: list[Batch] = []
-        self.fault = ""  # of the data, met in reading the next step; the batches end with it
+    def __init__(
+        self, batches: Iterator[Batch], count: int, prepare: Callable[[Batch], Inputs], device: torch.device
+    ) -> None:
+        self.batches, self.count, self.prepare = batches, count, prepare
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self.steps: deque[list[Inputs]] = deque()
+        self.fault = ""  # of the data, met in reading a step; the steps end before it
 
-    def read(self) -> None:
-        """Read the next step's batches, none after the last step; a fault of the data is kept in `fault`."""
+    def fill(self) -> float:
+        """Read up to two steps, none after the last; the seconds for which the device stood still, at most."""
+        began, launched = time.perf_counter(), None
+        if self.stream is not None:
+            launched = torch.cuda.Event()
+            launched.record()
+        while len(self.steps) < STEPS and self._read():
+            pass
+        return time.perf_counter() - began if launched is None or launched.query() else 0.0
+
+    def take(self) -> list[Inputs]:
+        """The inputs of the step that begins."""
+        inputs = self.steps.popleft()
+        if self.stream is not None:
+            here = torch.cuda.current_stream()
+            here.wait_stream(self.stream)
+            for one in inputs:
+                for value in one.tensors():
+                    value.record_stream(here)  # made on the other stream: its memory is not given away before this one
+        return inputs
+
+    def close(self) -> None:
+        """End the workers that read."""
+        if isinstance(self.batches, Generator):
+            self.batches.close()
+
+    def _read(self) -> bool:
+        """Read a step; whether there was one. A fault of the data is kept."""
+        where: AbstractContextManager[object] = torch.cuda.stream(self.stream) if self.stream else nullcontext()
+        inputs: list[Inputs] = []
         try:
-            self.next = [batch for _, batch in zip(range(self.count), self.batches)]
+            while not self.fault and len(inputs) < self.count:
+                with phase(DATA):
+                    batch = next(self.batches, None)
+                if batch is None:
+                    return False
+                with where:
+                    inputs.append(self.prepare(batch))
         except ValueError as error:
-            self.next, self.fault = [], str(error)
-
-    def __iter__(self) -> Iterator[Batch]:
-        """All batches that are left, up to a fault."""
-        self.read()
-        while self.next:
-            yield from self.take()
-            self.read()
-
-    def take(self) -> list[Batch]:
-        """The batches of the step that begins."""
-        taken, self.next = self.next, []
-        return taken
+            self.fault = str(error)
+        if self.fault:
+            return False
+        self.steps.append(inputs)
+        return True

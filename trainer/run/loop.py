@@ -8,34 +8,33 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
 
 from ipadapter_core import IPAdapter
 
-from ..base.device import DTYPES
+from ..base.device import DTYPES, use_tf32
 from ..base.frozen import Frozen
-from ..data.loader import Loader, open_loader
-from ..data.sources import describe_source
 from ..settings.config import Config, fixed_values
 from ..step.adapter import load_adapter, metadata, new_adapter
 from ..step.ema import Ema
 from ..step.objective import build_objective
 from ..step.schedule import learning_rate
 from ..step.shape import encoder_shape
-from ..step.step import Step
 from ..step.transport import TrainedAdapter
 from . import checkpoint
 from .ahead import Ahead
 from .best import is_best, prune
 from .folder import LOCKS, locked
-from .metrics import BROKEN, STOP, Window, step_sums
+from .late import Late
+from .metrics import STOP, Window, step_sums
 from .parallel.plain import Parallel
 from .parallel.start import start
+from .parts import make_loader, make_step
 from .progress import Progress
 from .resume import GoingOn, choose
 from .same import made_with
@@ -76,18 +75,20 @@ class Training:
         self, config: Config, run: Path, parallel: Parallel, stop: Stop, going_on: GoingOn | None = None
     ) -> None:
         self.config, self.run, self.parallel, self.stop = config, run, parallel, stop
+        use_tf32(parallel.device, config.run.precision)
         self.frozen = Frozen(config.model, parallel.device, DTYPES[config.run.precision])
         self.objective = build_objective(self.frozen.base.scheduler_config(), config.optimiser)
         adapter = new_adapter(config, self.frozen.base.sites, encoder_shape(config))
         self.spec = adapter.spec
-        self.loader = self._open_loader()
+        self.loader = make_loader(config, self.frozen, self.spec, parallel)
         self.frozen.base.install(config.adapter.attention, self.spec.has_lora, config.run.gradient_checkpointing)
-        self.training_step = Step(self.frozen, self.objective, self.spec)
         parallel.prepare(TrainedAdapter(adapter))
+        self.training_step, self.engine = make_step(config, self.frozen, self.objective, self.spec, parallel)
         self.ema = Ema(parallel.trained.adapter, config.optimiser.ema) if config.optimiser.ema else None
         self.step = 0  # optimiser steps done
         self.saved = -1  # the step that was saved last
-        self.ahead = Ahead(iter(()), config.optimiser.accumulation)
+        self.ahead = Ahead(iter(()), 1, self.training_step.inputs, parallel.device)
+        self.late: Late | None = None  # the last step's numbers, on their way
         self.proof = Proof()
         self.made_with: dict[str, Any] = made_with(config, self.loader.source) if parallel.is_main else {}
         self._resume(going_on or GoingOn())
@@ -95,16 +96,9 @@ class Training:
         has_grid = bool(config.run.sample_every_steps) and parallel.is_main
         self.grid = open_grid(config, self.frozen, self.objective, self.loader) if has_grid else None
 
-    def _open_loader(self) -> Loader:
-        facts = self.frozen.encoder_facts if self.spec.feature else None
-        parallel, shape = self.parallel, self.frozen.base.latent_shape(self.config.data.resolution)
-        loader = open_loader(self.config, facts, self.spec.feature, parallel.rank, parallel.num_processes, shape)
-        for line in describe_source(loader.source) if self.parallel.is_main else ():
-            logger.info("%s", line)
-        zero = loader.zero_features()
-        if self.spec.feature == "penultimate" and zero is not None:
-            self.frozen.zero_states_are(zero)
-        return loader
+    def eager(self) -> AbstractContextManager[Any]:
+        """Around what has shapes that come now and then: they are not compiled for."""
+        return torch.compiler.set_stance("force_eager") if self.engine == "compiled" else nullcontext()
 
     def _resume(self, going_on: GoingOn) -> None:
         """The first process chooses a checkpoint, so that all go on from the same; every process loads it."""
@@ -130,73 +124,98 @@ class Training:
 
     def go(self) -> int:
         """Run the remaining steps, save, and return the step reached."""
-        steps = self.config.run.steps
-        window = Window()
-        self.ahead = Ahead(self.loader.batches(self.step), self.config.optimiser.accumulation)
-        self.first = self.step + 1
-        if self.step < steps:
-            self.ahead.read()
-            self._end_by_fault(self.ahead.fault)
-        with Progress(steps, self.step, not self.parallel.is_main) as self.progress:
-            window.restart()
-            while self.step < steps and not self._one(window):
+        self.begin()
+        last, self.first = self._last_step(), self.step + 1
+        with Progress(self.config.run.steps, self.step, not self.parallel.is_main) as self.progress:
+            self.window.restart()
+            while self.step < last and not self._one():
                 pass
         if self.log:
             show_report(self.run)
         self._end_by_fault(self.ahead.fault)
         return self.step
 
-    def _one(self, window: Window) -> bool:
-        """One step and what is due after it; whether the run was asked to stop, and has saved."""
-        rate = learning_rate(self.config.optimiser, self.config.run.steps, self.step)
-        sums, norm, waited = self._step(rate)
+    def begin(self) -> None:
+        """Read the next steps' batches."""
+        self.window = Window()
+        batches, count = self.loader.batches(self.step), self.config.optimiser.accumulation
+        self.ahead = Ahead(batches, count, self.training_step.inputs, self.parallel.device)
+        self.ahead.fill()
+
+    def _last_step(self) -> int:
+        """run.steps, or before, where the first batches have a fault on any process."""
+        ready = self.parallel.gather_objects((len(self.ahead.steps), bool(self.ahead.fault)))
+        has_fault = any(fault for _, fault in ready)
+        return self.step + min(count for count, _ in ready) if has_fault else self.config.run.steps
+
+    def _one(self) -> bool:
+        """One step and what is due after it; whether the run was asked to stop, and has saved.
+
+        The step before is read while this one runs, and this one too where something is due that needs it.
+        """
+        run = self.config.run
+        before, self.late = self.late, self.launch(learning_rate(self.config.optimiser, run.steps, self.step))
         self.step += 1
         if self.ema:
             self.ema.update(self.step)
-        window.add(sums, norm, waited)
+        is_asked = self._settle(before)
         if self.step == self.first:
             self._report_state()
         self.progress.update(self.step)
-        if self._is_due(self.config.run.log_every_steps):
-            self._report(window, rate)
-        is_asked, began = bool(sums[STOP]), time.perf_counter()
-        if is_asked or self._is_due(self.config.run.save_every_steps) or self.step == self.config.run.steps:
+        saves = self._is_due(run.save_every_steps) or self.step == run.steps
+        validates, samples = self._is_due(run.validate_every_steps), self._is_due(run.sample_every_steps)
+        if is_asked or saves or validates or samples:
+            is_asked = self._settle(self.late) or is_asked
+            self.late = None
+        began = time.perf_counter()
+        if is_asked or saves:
             self.save()
-        if not is_asked and self._is_due(self.config.run.validate_every_steps):
+        if validates and not is_asked:
             self.validate()
-        if not is_asked and self._is_due(self.config.run.sample_every_steps):
+        if samples and not is_asked:
             self.sample()
-        window.started += time.perf_counter() - began  # the speed is that of the training alone
+        self.window.started += time.perf_counter() - began  # the speed is that of the training alone
         return is_asked
 
     def close(self) -> None:
         """End the workers and close the log's files, whatever has happened."""
-        if isinstance(self.ahead.batches, Generator):
-            self.ahead.batches.close()
+        self.ahead.close()
         if self.log:
             self.log.close()
 
     def _is_due(self, every: int) -> bool:
         return bool(every) and self.step % every == 0
 
-    def _step(self, rate: float) -> tuple[Tensor, float, float]:
-        """One optimiser step: the sums over all processes, the gradient's norm, the seconds waited for data."""
-        total, norm, broken = None, 0.0, []
-        for batch in self.ahead.take():
-            found = self.training_step.train(batch, self.parallel, rate)
-            norm = found.norm or 0.0
+    def launch(self, rate: float) -> Late:
+        """One optimiser step: its numbers, of all processes, which are read later."""
+        names: list[str] = []
+        total, losses = None, []
+        for inputs in self.ahead.take():
+            found = self.training_step.train(inputs, self.parallel, rate)
             sums = step_sums(found)
-            broken += [(batch.names, found.weighted)]
             total = sums if total is None else total + sums
-        assert total is not None
-        asked = time.perf_counter()
-        self.ahead.read()
-        waited = time.perf_counter() - asked
-        total[STOP] = float(self.stop.is_asked or bool(self.ahead.fault))
-        total = self.parallel.sum(total).cpu()
-        if total[BROKEN]:
-            self._stop_broken(broken)
-        return total, norm, waited
+            losses.append(found.weighted.clone())  # the next batch may be written over it
+            names += inputs.names
+        assert total is not None and found.norm is not None
+        waited = self.ahead.fill()
+        # filled there: an assignment would copy, and wait
+        total[STOP].fill_(float(self.stop.is_asked or bool(self.ahead.fault)))
+        return Late(self.step + 1, rate, waited, names, self.parallel.sum(total), found.norm, torch.cat(losses))
+
+    def _settle(self, late: Late | None) -> bool:
+        """Read a step's numbers; whether a stop was asked for at it. Raises SharedError when it is not finite."""
+        if late is None:
+            return False
+        late.wait()
+        if late.is_broken(self.config.run.precision):
+            names = [name for found in self.parallel.gather_objects(late.broken) for name in found]
+            last = checkpoint.latest(self.run)
+            raise SharedError(late.sentence(names, last.name if last else "none"))
+        self.window.add(late.sums, float(late.norm), late.waited)
+        every = self.config.run.log_every_steps
+        if every and late.step % every == 0:
+            self._report(late)
+        return bool(late.sums[STOP])
 
     def _end_by_fault(self, mine: str) -> None:
         """Where a process has met a fault of the data: save what is not saved yet, and end with it on all of them."""
@@ -208,26 +227,12 @@ class Training:
             raise OthersError("another process has met a fault of the data, and says it")
         raise ValueError(f"{mine}; saved at step {self.step}" if self.saved > 0 else mine)
 
-    def _stop_broken(self, batches: list[tuple[Sequence[str], Tensor]]) -> None:
-        mine = [
-            name
-            for names, losses in batches
-            for name, loss in zip(names, losses.tolist(), strict=True)
-            if loss != loss or abs(loss) == float("inf")
-        ]
-        names = [name for found in self.parallel.gather_objects(mine) for name in found]
-        last = checkpoint.latest(self.run)
-        raise SharedError(
-            f"the loss of step {self.step + 1} is not finite for {', '.join(names[:4])}: look at that sample, or lower "
-            f"the learning rate or choose bf16; the last good checkpoint is {last.name if last else 'none'}"
-        )
-
-    def _report(self, window: Window, rate: float) -> None:
-        numbers = window.numbers() | {"learning_rate": rate}
+    def _report(self, late: Late) -> None:
+        numbers = self.window.numbers() | {"learning_rate": late.rate}
         if self.log:
-            self.log.numbers(self.step, numbers)
-        self.progress.say(self.step, numbers)
-        window.restart()
+            self.log.numbers(late.step, numbers)
+        self.progress.say(late.step, numbers)
+        self.window.restart()
 
     def _report_state(self) -> None:
         sizes = self.parallel.gather_objects(self.parallel.state_bytes())
@@ -267,9 +272,13 @@ class Training:
         """The held-out losses at fixed noise and evenly spread times; saved where they are the best so far."""
         if not self.config.data.held_out:
             return
-        batches = Ahead(self.loader.held_out(), 1)
-        sums = held_out_sums(self.training_step, self._current(), batches)
-        self._end_by_fault(batches.fault)
+        sums, fault = torch.zeros(()), ""
+        try:
+            with self.eager():
+                sums = held_out_sums(self.training_step, self._current(), self.loader.held_out())
+        except ValueError as error:  # of the data: all processes learn of it
+            fault = str(error)
+        self._end_by_fault(fault)
         found = validation_of(self.parallel.sum(sums), self.spec.layers)
         is_new = self.config.run.keep_best and self.saved != self.step
         if is_new and self.parallel.gather_objects(is_best(self.run, found.loss))[0]:
@@ -284,6 +293,6 @@ class Training:
         """A grid of pictures at fixed seeds, and its scores, made by the first process; its faults end no training."""
         adapter = self._current()
         if self.grid and self.log:
-            with spared(f"the grid of step {self.step}"):
+            with self.eager(), spared(f"the grid of step {self.step}"):
                 show_grid(self.grid, self.log, self.loader, adapter, self.step, lambda: self.stop.is_asked)
         self.parallel.wait()

@@ -34,6 +34,8 @@ def build_optimiser(config: Config, trained: nn.Module) -> Optimizer:
         for group in made.param_groups:  # given to its constructor, it prints a line on every process
             group["weight_decay"] = settings.weight_decay
         return made
+    if name == "adamw":  # fused: one launch, and what is not finite is left out on the device
+        options["fused"] = True
     return _kind(name)(parameters, **options, weight_decay=settings.weight_decay)
 
 
@@ -78,15 +80,17 @@ def load_state(optimiser: Optimizer, named: Named, state: Mapping[str, Tensor], 
     """Give an optimiser, as `build_optimiser` made it, what `state_of` gave after `step` steps."""
     for name, parameter in named:
         keys = [key.removesuffix(f".{name}") for key in state if key.endswith(f".{name}")]
-        optimiser.state[parameter] = _steps(optimiser, step) | {
+        optimiser.state[parameter] = _steps(optimiser, step, parameter.device) | {
             key: state[f"{key}.{name}"].to(parameter.device, copy=True) for key in keys
         }
     for group in optimiser.param_groups:
         group |= {key: kind(state[f"{key}.{GROUP}"]) for key, kind in OF_GROUP.items() if f"{key}.{GROUP}" in state}
 
 
-def _steps(optimiser: Optimizer, step: int) -> dict[str, Any]:
+def _steps(optimiser: Optimizer, step: int, device: torch.device) -> dict[str, Any]:
     """The count of steps beside a weight's state: torch's optimisers count in a tensor, others in Python or not."""
-    if isinstance(optimiser, AdamW | Adafactor):
+    if isinstance(optimiser, AdamW):
+        return {"step": torch.tensor(float(step), device=device)}
+    if isinstance(optimiser, Adafactor):
         return {"step": torch.tensor(float(step))}
     return {} if type(optimiser).__name__ == "Lion" else {"step": step}

@@ -69,9 +69,9 @@ def held_out_sums(step: Step, adapter: IPAdapter, batches: Iterable[Batch]) -> T
     frozen, layers = step.frozen, adapter.spec.layers
     sums, norms, before = torch.zeros(OF_LAYER, dtype=torch.float64), AttentionNorms(), None
     for batch in batches:
-        inputs = step.inputs(batch)
+        inputs = step.inputs(batch, step.objective.time_at(batch.uniform))
         given = inputs.given
-        loss = partial(_losses, step, adapter, inputs, step.objective.time_at(batch.uniform).to(frozen.device))
+        loss = partial(_losses, step, adapter, inputs)
         frozen.base.count_attention(norms)
         sums[MATCHED] += loss(given).sum()
         frozen.base.count_attention(None)
@@ -89,10 +89,10 @@ def held_out_sums(step: Step, adapter: IPAdapter, batches: Iterable[Batch]) -> T
     return sums.float() if frozen.device.type == "mps" else sums  # which has no fp64 to sum them in
 
 
-def _losses(step: Step, adapter: IPAdapter, inputs: Inputs, t: Tensor, given: Given) -> Tensor:
+def _losses(step: Step, adapter: IPAdapter, inputs: Inputs, given: Given) -> Tensor:
     """The losses [B] of a batch with these pictures in place of its own: fp64, on the CPU."""
     images = adapter_output(adapter, given)
-    return losses(step.frozen.base, step.objective, inputs, t, images).cpu().double()
+    return losses(step.frozen.base, step.objective, inputs, images).cpu().double()
 
 
 def validation_of(sums: Tensor, layers: Iterable[int]) -> Validation:

@@ -132,6 +132,8 @@ class RunConfig:
     parallel: Literal["none", "ddp", "zero1", "zero2", "zero3"] = "none"
     offload_optimiser: bool = False  # DeepSpeed: optimiser state in the CPU's memory
     gradient_checkpointing: bool = False
+    # how the base's forward and backward run: plain, one CUDA graph, or compiled blocks in one; auto says what it chose
+    engine: Literal["auto", "plain", "graph", "compiled"] = "auto"
     save_every_steps: int = 10_000  # 0 = at the end and when asked to stop
     keep_last: int = 3  # checkpoints; 0 = all
     keep_every_steps: int = 100_000  # these are never removed; 0 = none

@@ -122,7 +122,9 @@ class Discrete:
         return velocity
 
     def weight(self, time: Tensor) -> Tensor:
-        return self.weights.to(time.device)[time]
+        if self.weights.device != time.device:  # once: a copy in every step would make the host wait for the device
+            self.weights = self.weights.to(time.device)
+        return self.weights[time]
 
     def sampler(self) -> Sampler:
         """DDIM with the settings of the paper's inference."""

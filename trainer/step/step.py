@@ -8,11 +8,11 @@ Shapes: B batch, C latent channels, h and w latent height and width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from ipadapter_core import AdapterSpec, Given
@@ -21,8 +21,10 @@ from ..base.frozen import Frozen
 from ..base.processor import AdapterOutput
 from ..base.protocol import FrozenBase
 from ..data.batch import Batch
+from .engine import Engine, base_losses
 from .inputs import Inputs, to_inputs
 from .objective import Objective
+from .phases import ADAPTER, BASE, INPUTS, UPDATE, phase
 
 
 class Trained(Protocol):
@@ -30,54 +32,58 @@ class Trained(Protocol):
 
     def accumulating(self) -> AbstractContextManager[None]: ...
 
-    def adapter_output(self, given: Given) -> AdapterOutput: ...
+    def forward(self, given: Given) -> tuple[Tensor, ...]: ...
 
-    def backward(self, loss: Tensor, learning_rate: float) -> float | None: ...
+    def scale(self) -> Tensor: ...
+
+    def backward(
+        self, outputs: Sequence[Tensor], gradients: Sequence[Tensor], learning_rate: float
+    ) -> Tensor | None: ...
 
 
 @dataclass(frozen=True)
 class Losses:
     """Of each sample of a batch, [B]: weighted, which is trained, and plain; and how noisy it was, 0..1.
 
-    norm: of the gradient, where the optimiser has moved.
+    norm: of the gradient, where the optimiser has moved; on the device, as all of it.
     """
 
     weighted: Tensor
     plain: Tensor
     noisiness: Tensor
-    norm: float | None = None
+    norm: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Step:
-    """What stays the same from step to step."""
+    """What stays the same from step to step. engine: how the base's forward and backward are run."""
 
     frozen: Frozen
     objective: Objective
     spec: AdapterSpec
+    engine: Engine
 
-    def inputs(self, batch: Batch) -> Inputs:
-        return to_inputs(batch, self.frozen, self.spec)
+    def inputs(self, batch: Batch, time: Tensor | None = None) -> Inputs:
+        """A batch to what a step reads, on the device. time: [B]; None draws the times as in training."""
+        with phase(INPUTS):
+            time = self.objective.time(batch.uniform) if time is None else time
+            return to_inputs(batch, self.frozen, self.spec, time)
 
-    def train(self, batch: Batch, trained: Trained, learning_rate: float) -> Losses:
+    def train(self, inputs: Inputs, trained: Trained, learning_rate: float) -> Losses:
         """Forward and backward of one batch, and in the last batch of a step the optimiser's step."""
-        inputs, objective = self.inputs(batch), self.objective  # x0, epsilon, c text, c image: encoded, or cached
-        t = objective.time(batch.uniform).to(self.frozen.device)
         with trained.accumulating():
-            image = trained.adapter_output(inputs.given)  # K' and V' from c image
-            plain = losses(self.frozen.base, objective, inputs, t, image)
-            weighted = plain * objective.weight(t)
-            norm = trained.backward(weighted.mean(), learning_rate)  # for projection, K' and V' (and LoRA) alone
-        self.frozen.base.forget()
-        return Losses(weighted.detach(), plain.detach(), objective.noisiness(t), norm)
+            with phase(ADAPTER):
+                outputs = trained.forward(inputs.given)  # K' and V' from c image
+            with phase(BASE):  # x_t, epsilon_theta, the losses; back to K' and V' (and LoRA)
+                found = self.engine(inputs.of_base() | {"scale": trained.scale()}, outputs)
+            with phase(UPDATE):  # for projection, K' and V' (and LoRA) alone
+                norm = trained.backward(outputs, found.gradients, learning_rate)
+        return Losses(found.weighted, found.plain, self.objective.noisiness(inputs.time), norm)
 
 
-def losses(base: FrozenBase, objective: Objective, inputs: Inputs, t: Tensor, image: AdapterOutput) -> Tensor:
+def losses(base: FrozenBase, objective: Objective, inputs: Inputs, image: AdapterOutput) -> Tensor:
     """|epsilon - epsilon_theta(x_t, c text, c image, t)|^2 of each sample, mean over C, h, w: [B], fp32 (eq. 6).
 
     For other objectives than DDPM's, their target in place of epsilon.
     """
-    x_t = objective.noisy(inputs.x0, inputs.noise, t)
-    prediction = base.denoise(x_t, t, inputs.conditioning, image)
-    target = objective.target(inputs.x0, inputs.noise, t)
-    return F.mse_loss(prediction.float(), target.float(), reduction="none").mean(dim=(1, 2, 3))
+    return base_losses(base, objective, inputs.x0, inputs.noise, inputs.time, inputs.conditioning, image)

@@ -6,7 +6,7 @@ same names whatever the number of processes, so that a run goes on with another 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from ipadapter_core import Given
 
 from ...base.device import choose_device
-from ...base.processor import AdapterOutput
 from ...settings.config import Config
 from ...step.adapter import trained_parameters
 from ...step.transport import TrainedAdapter
@@ -32,6 +31,7 @@ class Parallel:
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self._share: Tensor | None = None
         device = choose_device(config.run.device)
         self.accelerator = Accelerator(
             cpu=device == "cpu",
@@ -70,9 +70,10 @@ class Parallel:
         self.trained = trained.to(self.device)
         self.model, self.optimiser = self.accelerator.prepare(self.trained, build_optimiser(self.config, trained))
 
-    def adapter_output(self, given: Given) -> AdapterOutput:
-        """K' and V' of all layers and the LoRA, through the wrapped adapter, so that gradients are reduced."""
-        return self.trained.by_layer(self.model(*given))
+    def forward(self, given: Given) -> tuple[Tensor, ...]:
+        """K' and V' of all layers and the LoRA, flat, through the wrapped adapter, so that gradients are reduced."""
+        outputs: tuple[Tensor, ...] = self.model(*given)
+        return outputs
 
     @contextmanager
     def accumulating(self) -> Iterator[None]:
@@ -80,9 +81,19 @@ class Parallel:
         with self.accelerator.accumulate(self.model):
             yield
 
-    def backward(self, loss: Tensor, learning_rate: float) -> float | None:
-        """Backward of a batch's mean loss; in the last of a step the optimiser's step too, and the gradient's norm."""
-        self.accelerator.backward(loss)
+    def scale(self) -> Tensor:
+        """What a batch's mean loss is multiplied with before its backward: a share of the step, and fp16's scale."""
+        if self._share is None:
+            self._share = torch.full((), 1 / self.config.optimiser.accumulation, device=self.device)
+        scaler = self.accelerator.scaler
+        return self._share if scaler is None else scaler.scale(self._share)
+
+    def backward(self, outputs: Sequence[Tensor], gradients: Sequence[Tensor], learning_rate: float) -> Tensor | None:
+        """Backward of what `forward` gave, by the gradients of each; in the last batch of a step the optimiser's step.
+
+        Then the gradient's norm, on the device. A step whose gradient is not finite changes nothing.
+        """
+        torch.autograd.backward(outputs, gradients)
         if not self.accelerator.sync_gradients:
             return None
         parameters = [parameter for _, parameter in self._named()]
@@ -93,9 +104,20 @@ class Parallel:
             norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
-        self.optimiser.step()
+        self._move(norm)
         self.optimiser.zero_grad()
-        return float(norm)
+        return norm
+
+    def _move(self, norm: Tensor) -> None:
+        """The optimiser's step, unless the gradient is not finite: decided on the device where the optimiser can."""
+        inner = self.optimiser.optimizer
+        if self.accelerator.scaler is not None:  # fp16's scale decides
+            self.optimiser.step()
+        elif getattr(inner, "_step_supports_amp_scaling", False):
+            inner.grad_scale, inner.found_inf = None, (~norm.isfinite()).float()
+            self.optimiser.step()
+        elif norm.isfinite():
+            self.optimiser.step()
 
     def sum(self, values: Tensor) -> Tensor:
         """The element-wise sum over all processes."""

@@ -6,7 +6,7 @@ accelerate gives the process group; the engine is DeepSpeed's own, because accel
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,6 @@ from ipadapter_core import Given
 from ipadapter_core.method.spec import IDENTITY_DIM
 
 from ...base.device import choose_device
-from ...base.processor import AdapterOutput
 from ...settings.config import Config
 from ...step.transport import TrainedAdapter
 from ..optimisers import build_optimiser, moments
@@ -56,8 +55,8 @@ class ZeroParallel(Parallel):
             dist_init_required=False,
         )
 
-    def adapter_output(self, given: Given) -> AdapterOutput:
-        return self.trained.by_layer(self._forward(*given))
+    def forward(self, given: Given) -> tuple[Tensor, ...]:
+        return self._forward(*given)
 
     def _forward(self, *read: Tensor | None) -> tuple[Tensor, ...]:
         is_half = self.config.run.precision == "fp16"
@@ -68,15 +67,23 @@ class ZeroParallel(Parallel):
         self.batches += 1
         yield
 
-    def backward(self, loss: Tensor, learning_rate: float) -> float | None:
+    def scale(self) -> Tensor:
+        """fp16's scale; the engine shares out the step's batches itself."""
+        scale = self.optimiser.cur_scale if self.config.run.precision == "fp16" else 1.0
+        return torch.full((), scale, device=self.device)
+
+    def backward(self, outputs: Sequence[Tensor], gradients: Sequence[Tensor], learning_rate: float) -> Tensor | None:
         is_last = self.batches == self.config.optimiser.accumulation
         self.model.set_gradient_accumulation_boundary(is_boundary=is_last)
-        self.model.backward(loss)
+        # the engine takes a loss: this one has these gradients, and is scaled by the engine again
+        scale, pairs = self.scale(), zip(outputs, gradients, strict=True)
+        self.model.backward(sum((output.float() * (gradient.float() / scale)).sum() for output, gradient in pairs))
         if not is_last:
             return None
         self.batches = 0
         self._step(learning_rate)
-        return float(self.model.get_global_grad_norm() or 0.0)
+        norm = self.model.get_global_grad_norm()
+        return torch.as_tensor(0.0 if norm is None else norm, device=self.device)
 
     def _step(self, learning_rate: float) -> None:
         for group in self.optimiser.param_groups:
