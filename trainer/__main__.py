@@ -1,4 +1,4 @@
-"""`python -m trainer`: train, resume, show, export, sample, evaluate, check, faces, cache, plan."""
+"""`python -m trainer`: train, resume, show, export, sample, evaluate, check, faces, cache, plan, profile."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ EXAMPLES = {
     "faces": "python -m trainer faces data/train.json data/faces.jsonl --model models/insightface/models/buffalo_l",
     "cache": "python -m trainer cache sd15.toml --set data.cache=cache/sd15",
     "plan": "python -m trainer plan sd15",
+    "profile": "python -m trainer profile sd15.toml --set run.batch_size=32",
 }
 
 
@@ -158,6 +159,15 @@ def plan(options: argparse.Namespace, _: Sequence[str]) -> int:
     return _print_plan(_config(options))
 
 
+def profile(options: argparse.Namespace, _: Sequence[str]) -> int:
+    from .commands.profile import run_profile
+
+    if options.steps < 1:
+        raise ValueError(f"--steps {options.steps} should be 1 or more")
+    print(run_profile(_config(options), options.steps, options.out))
+    return 0
+
+
 def _print_plan(config: Config) -> int:
     from .commands.plan import describe, make_plan
     from .data.sources import is_there, open_source
@@ -230,6 +240,10 @@ def parser() -> argparse.ArgumentParser:
     )
     found.add_argument("--verify", action="store_true", help="compare the files with their checksums, and make nothing")
     _add_config(command("plan", plan, "Print what a training would do: weights, steps, memory, files."))
+    found = command("profile", profile, "Run some steps, and say where their time goes; nothing is trained.")
+    _add_config(found)
+    found.add_argument("--steps", type=int, default=20)
+    found.add_argument("--out", type=Path, default=Path("profile"), help="folder of the trace")
     return root
 
 
