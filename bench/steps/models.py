@@ -23,8 +23,11 @@ VIT_H = {
 }  # fmt: skip
 
 
-def write_models(folder: Path, is_tiny: bool) -> None:
-    """Write `base` and `encoder` as folders that trainer and transformers load, and `data/train.json` with pictures."""
+def write_models(folder: Path, is_tiny: bool, device: str = "cpu") -> None:
+    """Write `base` and `encoder` as folders that trainer and transformers load, and `data/train.json` with pictures.
+
+    device: where the weights are drawn; those of CUDA are written in bf16.
+    """
     torch.manual_seed(0)
     if is_tiny:
         from tests.support import tiny_models
@@ -32,18 +35,19 @@ def write_models(folder: Path, is_tiny: bool) -> None:
         tiny_models.write_base(folder / "base")
         tiny_models.write_encoder(folder / "encoder")
     else:
-        _write_full(folder)
+        with torch.device(device):
+            _write_full(folder, torch.bfloat16 if device == "cuda" else torch.float32)
     _write_data(folder / "data")
 
 
-def _write_full(folder: Path) -> None:
+def _write_full(folder: Path, dtype: torch.dtype) -> None:
     layout, base = layout_folder("sd15"), folder / "base"
-    UNet2DConditionModel.from_config(read_unet_config(layout)).save_pretrained(base / "unet")
-    build_vae(layout / "vae").save_pretrained(base / "vae")
-    text_encoder_of(layout / "text_encoder").save_pretrained(base / "text_encoder")
+    UNet2DConditionModel.from_config(read_unet_config(layout)).to(dtype).save_pretrained(base / "unet")
+    build_vae(layout / "vae").to(dtype).save_pretrained(base / "vae")
+    text_encoder_of(layout / "text_encoder").to(dtype).save_pretrained(base / "text_encoder")
     clip_tokenizer().save_pretrained(base / "tokenizer")
     shutil.copytree(layout / "scheduler", base / "scheduler")
-    CLIPVisionModelWithProjection(CLIPVisionConfig(**VIT_H)).save_pretrained(folder / "encoder")
+    CLIPVisionModelWithProjection(CLIPVisionConfig(**VIT_H)).to(dtype).save_pretrained(folder / "encoder")
 
 
 def _write_data(folder: Path) -> None:

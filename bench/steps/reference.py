@@ -144,7 +144,8 @@ def floor_step(folder: Path, pixels: int, batch: int, device: str, dtype: torch.
     )
     timesteps = torch.full((batch,), 500, device=device)
     # trained weights stay in fp32, as in the loops
-    lowered = torch.autocast(device, dtype) if dtype != torch.float32 else nullcontext()
+    # without a cache of lowered weights, which a graph would not fill again
+    lowered = torch.autocast(device, dtype, cache_enabled=False) if dtype != torch.float32 else nullcontext()
 
     def step() -> None:
         with lowered:
