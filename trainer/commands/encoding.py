@@ -138,7 +138,7 @@ def _leave(values: Tensor) -> Callable[[], Tensor]:
     if not values.is_cuda:
         there = values.cpu()
         return lambda: there
-    copied, event = values.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied, event = values.to("cpu", non_blocking=True), torch.cuda.Event()
     event.record()
 
     def arrived() -> Tensor:
