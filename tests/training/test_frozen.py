@@ -99,7 +99,7 @@ def test_dropped_pictures_are_zero_before_the_projection(feature: Any, tmp_path:
         noise=torch.zeros(2, 4, 8, 8),
         geometries=[Geometry(side, (0, 0), side)] * 2,
     )
-    inputs = to_inputs(batch, frozen, spec)
+    inputs = to_inputs(batch, frozen, spec, batch.uniform)
     zero_pixels = torch.zeros(1, 3, 32, 32)
     wanted = torch.zeros(24) if feature == "pooled" else frozen.encoder(zero_pixels, "penultimate")[0]
     assert torch.equal(inputs.given.features[1], wanted)

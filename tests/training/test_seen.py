@@ -72,7 +72,7 @@ def test_the_held_out_losses_and_the_ratio_are_their_formulas(made: Path) -> Non
                 lambda _, __, out, key=f"{name}.{part}": seen.update({key: out})
             )
     batches = list(open_loader(config, frozen.encoder_facts, "pooled").held_out())
-    inputs = [to_inputs(batch, frozen, adapter.spec) for batch in batches]
+    inputs = [to_inputs(batch, frozen, adapter.spec, batch.uniform) for batch in batches]
     features = torch.cat([one.given.features for one in inputs])  # type: ignore[misc]
     assert [len(one) for one in inputs] == [4, 1]
     others = features[[3, 0, 1, 2, 3]]  # each sample's is that of the one before it; the first of a process the last's

@@ -86,7 +86,7 @@ def test_cached_and_uncached_batches_are_equal(
     ]:
         assert ours.pixels is ours.condition is theirs.moments is theirs.features is theirs.texts is None
         dropped += int(ours.drop_image.sum())
-        a, b = to_inputs(ours, unloaded, spec), to_inputs(theirs, frozen, spec)
+        a, b = to_inputs(ours, unloaded, spec, ours.uniform), to_inputs(theirs, frozen, spec, theirs.uniform)
         assert list(a.names) == list(b.names)
         assert torch.equal(ours.uniform, theirs.uniform)
         assert ours.geometries == theirs.geometries

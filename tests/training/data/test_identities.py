@@ -92,7 +92,7 @@ def test_identities_are_normed_and_dropped_as_zeros(tmp_path: Path) -> None:
     shape = frozen.base.latent_shape(config.data.resolution)
     (batch,) = open_loader(config, frozen.encoder_facts, "penultimate", latent_shape=shape).batches(0)
     spec = adapter_spec(config.adapter, frozen.base.sites, frozen.encoder_facts)
-    inputs = to_inputs(batch, frozen, spec)
+    inputs = to_inputs(batch, frozen, spec, batch.uniform)
     raw = {f"{number}.png": identity for number, identity in enumerate(identities(12))}
     wanted = torch.stack([raw[name] / raw[name].norm() for name in inputs.names])
     wanted[batch.drop_image] = 0
@@ -103,7 +103,7 @@ def test_identities_are_normed_and_dropped_as_zeros(tmp_path: Path) -> None:
     zero = frozen.encoder(torch.zeros(1, 3, 32, 32), "penultimate")[0]
     assert torch.equal(features[batch.drop_image], zero.expand(int(batch.drop_image.sum()), -1, -1))
     raw_spec = dataclasses.replace(spec, identity="raw")
-    as_they_are = to_inputs(batch, frozen, raw_spec).given.identities
+    as_they_are = to_inputs(batch, frozen, raw_spec, batch.uniform).given.identities
     assert as_they_are is not None
     kept = [place for place, is_dropped in enumerate(batch.drop_image) if not is_dropped]
     assert torch.equal(as_they_are[kept], torch.stack([raw[inputs.names[place]] for place in kept]))
