@@ -71,7 +71,8 @@ def test_the_held_out_losses_and_the_ratio_are_their_formulas(made: Path) -> Non
             unet.get_submodule(f"{name}.{part}").register_forward_hook(
                 lambda _, __, out, key=f"{name}.{part}": seen.update({key: out})
             )
-    batches = list(open_loader(config, frozen.encoder_facts, "pooled").held_out())
+    shape = frozen.base.latent_shape(config.data.resolution)
+    batches = list(open_loader(config, frozen.encoder_facts, "pooled", latent_shape=shape).held_out())
     inputs = [to_inputs(batch, frozen, adapter.spec, batch.uniform) for batch in batches]
     features = torch.cat([one.given.features for one in inputs])  # type: ignore[misc]
     assert [len(one) for one in inputs] == [4, 1]
