@@ -9,13 +9,13 @@ import torch
 from comfy_api.latest import io
 from PIL import Image
 
-from ..sockets import CATEGORY, shown
+from ..sockets import CATEGORY, Form, shown
 
 FOLDER = Path(__file__).parents[2] / "web" / "pictures"  # in web/, so that the help panel shows them too
 PICTURES = ("painting", "cat", "coffee", "rocket", "astronaut", "commodore")
 
 
-class ExamplePicture(io.ComfyNode):
+class ExamplePicture(Form):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return io.Schema(
