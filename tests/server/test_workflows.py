@@ -71,7 +71,7 @@ def test_pages_name_templates_as_the_browser_does():
     for path in pages:
         text = path.read_text(encoding="utf-8")
         assert not [name for name in POCKET if f"`{name}`" in text], path
-        for title in re.findall(r"\*(\d\d IP-Adapter [^*…]+)…?\*", text):
+        for title in re.findall(r"[*`](\d\d IP-Adapter [^*`…]+)…?[*`]", text):
             assert any(one.startswith(title.strip()) for one in titles), f"{path}: {title}"
             found += 1
     assert found >= 6
