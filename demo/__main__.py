@@ -1,4 +1,4 @@
-"""`make demo`: a real ComfyUI with this pack runs workflows/pocket_*.json on pictures that the model has never seen.
+"""`make demo`: a real ComfyUI with this pack runs pocket's workflows on pictures that the model has never seen.
 
 Writes out/demo.html, out/demo.png and, of its first rows, out/demo.webp (in docs/screenshots). Prints how often a
 picture agrees with its reference, with the adapter and without. Everything that it needs comes with the pack.

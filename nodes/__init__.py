@@ -10,6 +10,7 @@ from .forms.combine import CombineImagePrompts
 from .forms.encode import EncodeImagePrompt
 from .forms.encode_faces import EncodeFaces
 from .forms.encode_tiles import EncodeImageTiles
+from .forms.example import ExamplePicture
 from .forms.frames import FrameWeights
 from .forms.image_prompt import ImagePromptNode
 from .forms.layers import LayerWeightsNode
@@ -27,6 +28,7 @@ NODES += [EncodeFaces, CombineImagePrompts, SaveImagePrompt, LoadImagePrompt, Lo
 NODES += [LayerWeightsNode, RegionNode, RegionalPrompts, FrameWeights]
 NODES += [EncodeImageTiles, ApplyInMasks, ReferenceNoise]
 NODES += [RecordAttention, ImageAttentionMap]
+NODES += [ExamplePicture]
 
 
 class ImagePromptExtension(ComfyExtension):

@@ -1,4 +1,4 @@
-"""The API forms of workflows/, and smaller versions of them for machines without a GPU."""
+"""The graphs of workflows/ by their short names, and smaller versions of them for machines without a GPU."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ import json
 from typing import Any
 
 from tools.comfyui import ROOT
+from tools.graphs.cards import CARDS
 
 Prompt = dict[str, Any]
 FOLDER = ROOT / "workflows"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+NAMES = list(CARDS)  # as in `tools.graphs`; the files bear their titles
 
 
 def workflow(name: str) -> dict[str, Any]:
     """A workflow in page format, as the page shows it and saved pictures carry it."""
-    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads((FOLDER / f"{CARDS[name].title}.json").read_text(encoding="utf-8"))
 
 
 def prompt(name: str) -> Prompt:
     """The same in API form, as /prompt takes it."""
-    return json.loads((FOLDER / "api" / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads((FOLDER / "api" / f"{CARDS[name].title}.json").read_text(encoding="utf-8"))
 
 
 def inputs_of(content: Prompt, kind: str) -> dict[str, Any]:

@@ -186,7 +186,7 @@ def face_model(path: Path) -> None:
 FILES: dict[str, Callable[[], StateDict]] = {
     "checkpoints/v1-5-pruned-emaonly-fp16.safetensors": sd15_checkpoint,
     "checkpoints/sd_xl_base_1.0.safetensors": sdxl_checkpoint,
-    "clip_vision/CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors": image_encoder,
+    "clip_vision/clip_vision_h.safetensors": image_encoder,
     "ipadapter/ip-adapter_sd15.safetensors": lambda: adapter(SD15),
     "ipadapter/ip-adapter-plus_sd15.safetensors": lambda: adapter(SD15, is_plus=True),
     "ipadapter/ip-adapter_sdxl_vit-h.safetensors": lambda: adapter(SDXL),

@@ -1,13 +1,13 @@
-"""Write workflows/: each graph of `tools.graphs` in page format, its API form and a picture, all by ComfyUI's own page.
+"""Write workflows/: each graph of `tools.graphs` in page format and its API form, by ComfyUI's own page, and its card.
 
-`python -m tools.workflows [NAME ...]` writes all or some; it needs Chromium and takes a minute.
+`python -m tools.workflows [NAME ...]` writes all or some; it needs Chromium and takes a minute. Pocket's graphs run, so
+that their cards show what they make.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import io
 import json
 import uuid
 from pathlib import Path
@@ -15,8 +15,11 @@ from typing import Any
 
 from PIL import Image
 
+from tools.api_graphs import node_of
+from tools.cards import EXAMPLES, Labelled, card_of, save_card
 from tools.comfyui import ROOT, find_or_fetch
 from tools.graphs import published as graphs
+from tools.graphs.cards import CARDS, Card, Cell
 from tools.graphs.controls import CONTROL_GRAPHS
 from tools.graphs.faces import FACE_GRAPHS, FACE_MODELS
 from tools.graphs.graph import Graph
@@ -30,12 +33,12 @@ FOLDER = ROOT / "workflows"
 GRAPHS = graphs.GRAPHS | FACE_GRAPHS
 MODELS = graphs.MODELS | FACE_MODELS
 MODELS_FOLDER = ROOT / "out" / "random_models"
-LARGEST = 150_000  # bytes of a picture
 ON_POCKET = POCKET_GRAPHS | CONTROL_GRAPHS
 ALL_GRAPHS = GRAPHS | ON_POCKET
-# Nodes stand in columns, as wide as the widest node in each.
+# Nodes stand in columns, as wide as the widest node in each. The page keeps values by the ids of graph and node.
 BUILD = """async ({nodes, gap}) => {
     app.graph.clear();
+    app.graph.id = crypto.randomUUID();
     const built = {};
     for (const {number, kind, title, inputs, models} of nodes) {
         const node = built[number] = LiteGraph.createNode(kind);
@@ -77,49 +80,59 @@ BUILD = """async ({nodes, gap}) => {
 }"""
 
 
-def build(page: Page, name: str, graph: Graph) -> dict[str, Any]:
-    """A graph in page format, built and laid out by the page."""
-    nodes = []
+def as_tables(graph: Graph) -> list[dict[str, Any]]:
+    """The nodes of a graph as BUILD takes them, with the addresses of the published models that they name."""
+    tables = []
     for node in graph.nodes:
         published = {
             value: MODELS[value] for value in node.inputs.values() if isinstance(value, str) and value in MODELS
         }
         models = [{"name": file, "url": HUB + path, "directory": folder} for file, (folder, path) in published.items()]
-        nodes.append(dataclasses.asdict(node) | {"models": models})
-    workflow = json.loads(page.tab.evaluate(BUILD, {"nodes": nodes, "gap": 30}))
+        tables.append(dataclasses.asdict(node) | {"models": models})
+    return tables
+
+
+def build(page: Page, name: str, graph: Graph) -> dict[str, Any]:
+    """A graph in page format, built and laid out by the page."""
+    workflow = json.loads(page.tab.evaluate(BUILD, {"nodes": as_tables(graph), "gap": 30}))
     workflow["id"] = str(uuid.uuid5(uuid.NAMESPACE_URL, f"comfyui-ip-adapter/{name}"))  # the page's own is random
     workflow["extra"] = {}
     return workflow
 
 
-def write(page: Page, name: str) -> None:
+def write(server: Server, page: Page, name: str) -> None:
+    card = CARDS[name]
     workflow = build(page, name, ALL_GRAPHS[name]())
     page.open(workflow)
-    save_json(FOLDER / f"{name}.json", workflow)
-    save_json(FOLDER / "api" / f"{name}.json", page.prompt())
-    if name in ON_POCKET:  # its models are real, so its pictures mean something
-        page.run()
-    page.picture(FOLDER / f"{name}.png")
-    save_jpeg(FOLDER / f"{name}.png", FOLDER / f"{name}.jpg")
+    prompt = page.prompt()
+    save_json(FOLDER / f"{card.title}.json", workflow)
+    save_json(FOLDER / "api" / f"{card.title}.json", prompt)
+    cells, insets = made(server, prompt, card) if card.cells else (given(prompt), [])
+    save_card(card_of(cells, insets, card.foot), FOLDER / f"{card.title}.jpg")
+
+
+def made(server: Server, prompt: dict[str, Any], card: Card) -> tuple[list[Labelled], list[Image.Image]]:
+    """What nodes of a card show after a run: its cells and its insets."""
+    outputs = server.run(prompt).history["outputs"]
+
+    def shown(cell: Cell) -> Image.Image:
+        file = outputs[node_of(prompt, cell.node)]["images"][cell.number]
+        return Image.open(server.folder / file["type"] / file["subfolder"] / file["filename"])
+
+    return [(cell.label, shown(cell)) for cell in card.cells], [shown(Cell(title)) for title in card.insets]
+
+
+def given(prompt: dict[str, Any]) -> list[Labelled]:
+    """The example pictures that a graph starts from, with what they are to it."""
+    nodes = [node for node in prompt.values() if node["class_type"] == "ImagePromptExamplePicture"]
+    return [
+        (node["_meta"]["title"].lower(), Image.open(EXAMPLES / f"{node['inputs']['picture']}.webp")) for node in nodes
+    ]
 
 
 def save_json(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def save_jpeg(source: Path, target: Path) -> None:
-    """The best JPEG of a picture that stays below LARGEST, of fewer pixels where it must; the source is removed."""
-    picture = Image.open(source).convert("RGB")
-    while True:
-        for quality in range(90, 40, -5):
-            content = io.BytesIO()
-            picture.save(content, "JPEG", quality=quality, optimize=True)
-            if content.tell() < LARGEST:
-                target.write_bytes(content.getvalue())
-                source.unlink()
-                return
-        picture = picture.resize((picture.width * 4 // 5, picture.height * 4 // 5), Image.Resampling.LANCZOS)
 
 
 def main() -> None:
@@ -131,11 +144,13 @@ def main() -> None:
     if set(names) - ON_POCKET.keys():
         ensure(MODELS_FOLDER)
     MODELS_FOLDER.mkdir(parents=True, exist_ok=True)
-    with Server(find_or_fetch(), ROOT / "out" / "workflows", MODELS_FOLDER) as server:
+    with (
+        Server(find_or_fetch(), ROOT / "out" / "workflows", MODELS_FOLDER) as server,
+        open_page(server.address) as page,
+    ):
         for name in names:
-            with open_page(server.address) as page:  # a fresh one: the page keeps previews by node number
-                write(page, name)
-            print(FOLDER / f"{name}.json")
+            write(server, page, name)
+            print(FOLDER / f"{CARDS[name].title}.json")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,10 @@ import pytest
 from PIL import Image
 
 from pocket.places import Places
+from tests.support import resolved
 from tools import api_graphs as prompts
+from tools.comfyui import ROOT
+from tools.graphs.cards import CARDS
 from tools.page import Page
 from tools.server import Result, Server, ServerError
 
@@ -47,41 +51,35 @@ def asked(name: str) -> prompts.Prompt:
     return prompts.prompt(name) if name in POCKET else prompts.smaller(prompts.prompt(name), SIZE, STEPS)
 
 
-def test_there_are_these_workflows():
-    published = "controlnet image_and_text image_prompt image_to_image inpaint sdxl t2i_adapter two_references"
-    faces = "face_id_plus plus_face two_faces"
-    pocket = "attention_map controlnet fine_grained image_and_text image_prompt other_look two_references weights"
-    controls = "curve frames layers negative regions"
-    pocket = f"{pocket} {controls}"
-    assert sorted([*published.split(), *faces.split(), *(f"pocket_{name}" for name in pocket.split())]) == prompts.NAMES
+def test_titles_are_for_people_and_sort_as_they_are_meant():
+    """In the browser a title is all that there is: its order, its search, and its file's name on any system."""
+    titles = [card.title for card in CARDS.values()]
+    assert titles == sorted(titles)
+    for folder in (prompts.FOLDER, prompts.FOLDER / "api"):
+        assert sorted(path.stem for path in folder.glob("*.json")) == titles
+    assert sorted(path.stem for path in prompts.FOLDER.glob("*.jpg")) == titles
+    for name, title in zip(CARDS, titles):
+        assert re.fullmatch(r"\d\d IP-Adapter [\w ().,-]+", title), title
+        assert ("nothing to download" in title) == (name in POCKET)
+    assert list(CARDS)[: len(POCKET)] == POCKET
+
+
+def test_pages_name_templates_as_the_browser_does():
+    titles = [card.title for card in CARDS.values()]
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "web").rglob("*.md")]
+    found = 0
+    for path in pages:
+        text = path.read_text(encoding="utf-8")
+        assert not [name for name in POCKET if f"`{name}`" in text], path
+        for title in re.findall(r"[*`](\d\d IP-Adapter [^*`…]+)…?[*`]", text):
+            assert any(one.startswith(title.strip()) for one in titles), f"{path}: {title}"
+            found += 1
+    assert found >= 6
 
 
 @pytest.mark.parametrize("name", prompts.NAMES)
 def test_nodes_and_inputs_resolve(name: str, object_info: dict[str, Any]):
-    content = prompts.prompt(name)
-    for node in content.values():
-        described = object_info[node["class_type"]]
-        required, optional = (described["input"].get(kind, {}) for kind in ("required", "optional"))
-        named = {key.partition(".")[0] for key in node["inputs"]}
-        assert set(required) <= named <= set(required) | set(optional), node["class_type"]
-        for key, value in node["inputs"].items():
-            kind, *settings = described_input(required | optional, key)
-            if isinstance(value, list):
-                source = object_info[content[value[0]]["class_type"]]
-                assert source["output"][value[1]] == kind, f"{node['class_type']}.{key}"
-            elif isinstance(kind, list) or kind == "COMBO":
-                assert value in (kind if isinstance(kind, list) else settings[0]["options"])
-
-
-def described_input(inputs: dict[str, Any], key: str) -> list[Any]:
-    """Kind and settings of an input; one of a growing group ("regions.region_0") is as the group's template says."""
-    group, dot, _ = key.partition(".")
-    kind, *settings = inputs[group]
-    if not dot:
-        return [kind, *settings]
-    assert kind == "COMFY_AUTOGROW_V3", f"{key}: {kind}"
-    (template,) = (one for part in settings[0]["template"]["input"].values() for one in part.values())
-    return template
+    resolved.check(prompts.prompt(name), object_info)
 
 
 @pytest.mark.parametrize("name", prompts.NAMES)
@@ -100,7 +98,25 @@ def test_published_models_can_be_offered(name: str):
     }
     own = {path.name for path in (Places.weights).rglob("*.safetensors")} if name in POCKET else set()
     assert set(offered) == named - own
-    assert all(url.startswith("https://") for url, _ in offered.values())
+    for file, (url, _) in offered.items():
+        assert url.startswith("https://")
+        assert url.rpartition("/")[2] == file, "the page saves a download under the last part of its address"
+    if name not in POCKET:
+        assert "clip_vision" in {folder for _, folder in offered.values()}, "an encoder that auto finds is offered too"
+
+
+@pytest.mark.parametrize("name", [name for name in prompts.NAMES if name not in POCKET])
+def test_pictures_fit_their_roles(name: str):
+    """No picture has two roles: a structure is not its own reference, left is not right."""
+    pictures = [
+        node["inputs"]["picture"]
+        for node in prompts.prompt(name).values()
+        if node["class_type"] == "ImagePromptExamplePicture"
+    ]
+    assert pictures
+    assert len(set(pictures)) == len(pictures)
+    is_face = "face" in name
+    assert all((picture in ("astronaut", "commodore")) == is_face for picture in pictures)
 
 
 @pytest.mark.parametrize("name", prompts.NAMES)
@@ -142,7 +158,7 @@ def told(workflow: dict[str, Any]) -> dict[str, Any]:
 def test_a_refused_prompt_names_node_and_reason(server: Server):
     content = prompts.prompt("image_prompt")
     prompts.inputs_of(content, "ImagePrompt")["adapter"] = "not_there.safetensors"
-    with pytest.raises(ServerError, match=r"ImagePrompt \(node 4\): .*adapter - 'not_there.safetensors' was not found"):
+    with pytest.raises(ServerError, match=r"ImagePrompt \(node 5\): .*adapter - 'not_there.safetensors' was not found"):
         server.run(content)
 
 
@@ -150,7 +166,7 @@ def test_a_failed_node_is_named_with_its_reason(server: Server):
     """An SDXL adapter on SD1.5: the message is the node's own sentence."""
     content = prompts.smaller(prompts.prompt("image_prompt"), SIZE, 1)
     prompts.inputs_of(content, "ImagePrompt")["adapter"] = "ip-adapter_sdxl_vit-h.safetensors"
-    with pytest.raises(ServerError, match=r"ImagePrompt \(node 4\): .*ip-adapter_sdxl_vit-h.safetensors is for SDXL"):
+    with pytest.raises(ServerError, match=r"ImagePrompt \(node 5\): .*ip-adapter_sdxl_vit-h.safetensors is for SDXL"):
         server.run(content)
 
 

@@ -1,4 +1,4 @@
-"""The graphs of workflows/pocket_*.json that show one control each, on the small model that comes with this pack."""
+"""The graphs of workflows/ that show one control each, on the small model that comes with this pack."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from pocket.world.settings import HALF_WEIGHT, TEXT_WEIGHT
 from tools.graphs.graph import Graph, Link, Node
-from tools.graphs.pocket import ADAPTER, ENCODER, PLUS, SIDE, TRY, PocketGraph
+from tools.graphs.pocket import ADAPTER, PLUS, SIDE, TRY, PocketGraph
 
 FALLING, RISING = ({"points": [[0, y], [1, 1 - y]], "interpolation": "linear"} for y in (1, 0))
 COLOURS, PATTERN = "0: 1, 5-6: 1", "1: 1, 4: 1"  # attention modules of pocket that carry these: docs/controls
@@ -19,7 +19,7 @@ class ControlGraph(PocketGraph):
     def load_parts(self, adapter: str = PLUS) -> tuple[Node, Node, Node]:
         """Model, adapter and encoder; the adapter tells what it has loaded."""
         pocket, loaded = self.load(), self.add(0, "ImagePromptLoadAdapter", None, 150, file=adapter)
-        return pocket, loaded, self.add(0, "ImagePromptLoadEncoder", weights=ENCODER)
+        return pocket, loaded, self.load_encoder(1, loaded)
 
     def encoded(self, column: int, encoder: Node, picture: Node, title: str | None = None) -> Node:
         links = {"encoder": encoder["encoder"], "image": picture["picture"]}
@@ -39,9 +39,9 @@ class ControlGraph(PocketGraph):
         pocket, adapter = parts
         texts, latent = self.said(1, pocket["CLIP"], words), self.latents(1, 2)
         for title, settings in kinds.items():
-            patched = self.apply(2, pocket["MODEL"], adapter, prompt, title, **settings)
+            patched = self.apply(3, pocket["MODEL"], adapter, prompt, f"Apply, {title.lower()}", **settings)
             saved = f"{name}_{title.lower().replace(' ', '_')}"
-            self.result(3, saved, pocket["VAE"], patched, texts, latent, title, 270)
+            self.result(4, saved, pocket["VAE"], patched, texts, latent, title, 270)
 
 
 def pocket_layers() -> Graph:
@@ -54,7 +54,7 @@ def pocket_layers() -> Graph:
     )
     pocket, adapter, encoder = graph.load_parts(ADAPTER)
     reference = graph.drawn(0, "Reference", "star", "purple", "orange", "stripes", "big")
-    prompt = graph.encoded(1, encoder, reference)
+    prompt = graph.encoded(2, encoder, reference)
     kinds = {
         title: {"layer_weights": graph.add(1, "ImagePromptLayers", f"Layers, {title.lower()}", 200, by_layer=text)}
         for title, text in {"All layers": "", "Colours": COLOURS, "Pattern": PATTERN}.items()
@@ -74,11 +74,11 @@ def pocket_curve() -> Graph:
     )
     pocket, adapter, encoder = graph.load_parts()
     reference = graph.drawn(0, "Reference", "triangle", "red", "sky", "dots", "small")
-    prompt = graph.encoded(1, encoder, reference)
-    kinds = {
-        title: {"weight": 2 * TEXT_WEIGHT, "curve": graph.add(1, "CurveEditor", title, 200, curve=curve)["curve"]}
-        for title, curve in {"Falling": FALLING, "Rising": RISING}.items()
-    }
+    prompt = graph.encoded(2, encoder, reference)
+    kinds = {}
+    for title, curve in {"Falling": FALLING, "Rising": RISING}.items():
+        editor = graph.add(1, "CurveEditor", f"Curve, {title.lower()}", 200, curve=curve)
+        kinds[title] = {"weight": 2 * TEXT_WEIGHT, "curve": editor["curve"]}
     graph.compared("pocket_curve", (pocket, adapter), prompt, "a heart", kinds)
     return graph
 
@@ -95,10 +95,10 @@ def pocket_negative() -> Graph:
     first = graph.drawn(0, "Reference", "cross", "black", "pink", "plain", "big")
     second = graph.drawn(0, "What to avoid", "square", "green", "orange", "stripes", "big")
     one, two = (
-        graph.encoded(1, encoder, first, "Encode the reference"),
-        graph.encoded(1, encoder, second, "Encode the other"),
+        graph.encoded(2, encoder, first, "Encode the reference"),
+        graph.encoded(2, encoder, second, "Encode the other"),
     )
-    both = graph.add(1, "ImagePromptCombine", None, first=one["image prompt"], second=two["image prompt"])
+    both = graph.add(2, "ImagePromptCombine", None, first=one["image prompt"], second=two["image prompt"])
     kinds: dict[str, dict[str, Any]] = {"Both": {}, "With the negative": {"negative": two["image prompt"]}}
     graph.compared("pocket_negative", (pocket, adapter), both, "", kinds)
     return graph
@@ -126,7 +126,8 @@ def pocket_regions() -> Graph:
     }
     regions = {}
     for number, (title, attributes) in enumerate(pictures.items()):
-        prompt = graph.encoded(2, encoder, graph.drawn(0, title, *attributes), f"Encode {title.lower()}")
+        drawn = graph.drawn(0, f"Picture, {title.lower()}", *attributes)
+        prompt = graph.encoded(2, encoder, drawn, f"Encode {title.lower()}")
         links = {"mask": masks[title]} if title in masks else {}
         links |= {"text": own["CONDITIONING"]} if title == "Lower left" else {}
         region = graph.add(
@@ -151,13 +152,13 @@ def pocket_frames() -> Graph:
     )
     pocket, adapter, encoder = graph.load_parts()
     reference = graph.drawn(0, "Reference", "square", "green", "pink", "checks", "big")
-    prompt = graph.encoded(1, encoder, reference)
+    prompt = graph.encoded(2, encoder, reference)
     weights = graph.add(1, "ImagePromptFrameWeights", None, 190, keyframes=f"0: 0, {FRAMES - 1}: 1.2", frames=FRAMES)
-    model = graph.apply(2, pocket["MODEL"], adapter, prompt, weight=weights["weights"])
+    model = graph.apply(3, pocket["MODEL"], adapter, prompt, weight=weights["weights"])
     texts = graph.said(1, pocket["CLIP"], "a moon")
     batch = graph.add(1, "EmptyLatentImage", width=SIDE, height=SIDE, batch_size=FRAMES)
     same = graph.add(2, "LatentBatchSeedBehavior", "The same noise", samples=batch["LATENT"], seed_behavior="fixed")
-    graph.result(3, "pocket_frames", pocket["VAE"], model, texts, same["LATENT"])
+    graph.result(4, "pocket_frames", pocket["VAE"], model, texts, same["LATENT"])
     return graph
 
 

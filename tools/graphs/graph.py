@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-PICTURE = "example.png"  # the one picture in every ComfyUI's input/
+ENCODER = "clip_vision_h.safetensors"  # the image encoder of nearly all published adapters, CLIP ViT-H/14
 NEGATIVE = "lowres, blurry, deformed, watermark"
 
 # Pixels that a node needs for what it says or shows after a run.
@@ -45,8 +45,17 @@ class Graph:
     def note(self, text: str, tall: int = 130) -> None:
         self.add(0, "MarkdownNote", "About this workflow", tall, text=text)
 
-    def picture(self, column: int, title: str) -> Node:
-        return self.add(column, "LoadImage", title, 330, image=PICTURE)
+    def picture(self, column: int, title: str, name: str) -> Node:
+        """One of the pictures that come with this pack."""
+        return self.add(column, "ImagePromptExamplePicture", title, 330, picture=name)
+
+    def offer_encoder(self, column: int) -> None:
+        """A loader that nothing needs: *auto* names no file, and the page offers those that a loader names alone."""
+        self.add(column, "CLIPVisionLoader", "Image encoder, to download (auto finds it)", clip_name=ENCODER)
+
+    def load_encoder(self, column: int, adapter: Node) -> Node:
+        """The encoder that an adapter needs."""
+        return self.add(column, "ImagePromptLoadEncoder", weights="auto", adapter=adapter["adapter"])
 
     def texts(self, column: int, clip: Link, positive: str) -> Texts:
         """What is wanted and what is not."""
@@ -63,12 +72,11 @@ class Graph:
         model: Link,
         picture: Link,
         adapter: str,
-        encoder: str,
         title: str | None = None,
         **settings: Any,
     ) -> Link:
         links = {"model": model, "image": picture}
-        return self.add(column, "ImagePrompt", title, **links, adapter=adapter, encoder=encoder, **settings)["MODEL"]
+        return self.add(column, "ImagePrompt", title, **links, adapter=adapter, **settings)["MODEL"]
 
     def resized(self, column: int, picture: Node) -> Link:
         settings = {"upscale_method": "lanczos", "width": 512, "height": 512, "crop": "center"}

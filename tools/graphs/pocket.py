@@ -1,4 +1,4 @@
-"""The graphs of workflows/pocket_*.json: what the paper claims, on the small model that comes with this pack."""
+"""The graphs of workflows/ on the small model that comes with this pack: what the paper claims."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pocket.world.settings import GUIDANCE, HALF_WEIGHT, SILHOUETTE_WEIGHT, TEXT
 from tools.graphs.graph import Graph, Link, Node, Texts
 
 ADAPTER, PLUS = "pocket.safetensors", "pocket_plus.safetensors"
-ENCODER = "pocket/"
 BESIDE = {"adapter": PLUS, "layers": MIDDLE_OFF}  # a picture beside text or a silhouette
 SIDE = 64
 SWEEP = (0.0, 0.2, 0.6, 1.2)
@@ -35,7 +34,7 @@ class PocketGraph(Graph):
     def prompted(
         self, column: int, model: Link, picture: Node, title: str | None = None, adapter: str = ADAPTER, **settings: Any
     ) -> Link:
-        return self.image_prompt(column, model, picture["picture"], adapter, ENCODER, title, **settings)
+        return self.image_prompt(column, model, picture["picture"], adapter, title, **settings)
 
     def said(self, column: int, clip: Link, words: str) -> Texts:
         """What is wanted, and the empty text."""
@@ -106,15 +105,15 @@ def pocket_weights() -> Graph:
     )
     pocket = graph.load()
     adapter = graph.add(0, "ImagePromptLoadAdapter", None, 150, file=ADAPTER)  # it tells what it has loaded
-    encoder = graph.add(0, "ImagePromptLoadEncoder", weights=ENCODER)
+    encoder = graph.load_encoder(1, adapter)
     reference = graph.drawn(0, "Reference", "square", "blue", "orange", "checks", "big")
-    encoded = graph.add(1, "ImagePromptEncode", encoder=encoder["encoder"], image=reference["picture"])
+    encoded = graph.add(2, "ImagePromptEncode", encoder=encoder["encoder"], image=reference["picture"])
     texts = graph.said(1, pocket["CLIP"], "a ring")
     latent = graph.latents(1, 1)
     for weight in SWEEP:
         title = f"Weight {weight:g}"
-        model = graph.apply(2, pocket["MODEL"], adapter, encoded, f"Apply, {title.lower()}", weight=weight)
-        graph.result(3, f"pocket_weight_{weight:g}", pocket["VAE"], model, texts, latent, title, 262)
+        model = graph.apply(3, pocket["MODEL"], adapter, encoded, f"Apply, {title.lower()}", weight=weight)
+        graph.result(4, f"pocket_weight_{weight:g}", pocket["VAE"], model, texts, latent, title, 262)
     return graph
 
 
@@ -132,7 +131,7 @@ def pocket_fine_grained() -> Graph:
     latent = graph.latents(1)
     for kind, adapter in (("global", ADAPTER), ("fine-grained", PLUS)):
         title = kind.capitalize()
-        model = graph.prompted(2, pocket["MODEL"], reference, title, adapter=adapter)
+        model = graph.prompted(2, pocket["MODEL"], reference, f"Image Prompt, {kind}", adapter=adapter)
         graph.result(3, f"pocket_{kind.replace('-', '_')}", pocket["VAE"], model, texts, latent, title)
     return graph
 
