@@ -72,3 +72,16 @@ def test_texts_keep_what_they_say(language: str) -> None:
         lost += [f"{number} in {told}" for number in fewer]
     assert lost == []
     assert [word for words in table.values() for word in words.values() if SYNTAX.search(word)] == []
+
+
+@pytest.mark.parametrize("language", ["zh", "ja"])
+def test_help_pages_name_what_the_page_shows(language: str) -> None:
+    table = locales.read(language)
+    for node in host.part("nodes").NODES:
+        schema = node.GET_SCHEMA()
+        text = (DOCS / schema.node_id / f"{language}.md").read_text(encoding="utf-8")
+        assert text.startswith(f"# {table['titles'][schema.display_name]}\n"), schema.node_id
+        inputs = {table["names"][entry.id] for entry in schema.inputs}
+        assert inputs - set(re.findall(r"\*\*([^*]+)\*\*", text)) == set(), schema.node_id
+        for title in re.findall(r"(?<!\*)\*([^*\n]+)\*(?!\*)", text):
+            assert title not in table["titles"], f"{schema.node_id} names {title!r} in English"
