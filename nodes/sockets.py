@@ -26,6 +26,7 @@ PromptType = io.Custom("IMAGE_PROMPT")
 LayersType = io.Custom("IMAGE_PROMPT_LAYERS")
 RegionType = io.Custom("IMAGE_PROMPT_REGION")
 RecordType = io.Custom("IMAGE_PROMPT_RECORD")
+REFUSED, DONE = "\N{WARNING SIGN}", "\N{CHECK MARK}"  # before a refusal on a node, and after it a good run
 MAX_SHOWN = 16  # pictures on a node: each becomes a file of the server
 
 _refusals: set[str] = set()  # ids of nodes that show a refusal: the page itself never takes a text away
@@ -44,12 +45,12 @@ def refusals_said() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        say(f"⚠ {error}")
+        say(f"{REFUSED} {error}")
         if running is not None:
             _refusals.add(running.node_id)
         raise
     if running is not None and running.node_id in _refusals:  # it runs now, and said nothing itself
-        say("✓")
+        say(DONE)
 
 
 def verdict(check: Callable[[], object]) -> bool | str:

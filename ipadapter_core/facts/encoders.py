@@ -125,8 +125,9 @@ class PublishedEncoder:
 HUB = "https://huggingface.co"
 ENCODERS = (
     PublishedEncoder(
-        "CLIP ViT-H/14", "ViT-H-14/laion2b_s32b_b79k", "models/image_encoder of h94/IP-Adapter",
-        f"{HUB}/h94/IP-Adapter/resolve/main/models/image_encoder/model.safetensors", 2.5, 3.9,
+        "CLIP ViT-H/14", "ViT-H-14/laion2b_s32b_b79k", "clip_vision_h.safetensors of Comfy-Org",
+        f"{HUB}/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files/clip_vision/clip_vision_h.safetensors",
+        1.3, 3.9,
     ),
     PublishedEncoder(
         "CLIP ViT-bigG/14", "ViT-bigG-14/laion2b_s39b_b160k", "sdxl_models/image_encoder of h94/IP-Adapter",

@@ -75,7 +75,7 @@ def test_a_hub_that_does_not_answer_is_said(cache: Path) -> None:
 
 
 def test_a_published_one_is_said_with_its_file(cache: Path) -> None:
-    with pytest.raises(ValueError, match=r"image_encoder/model.safetensors \(2\.5 GB\) into models/clip_vision"):
+    with pytest.raises(ValueError, match=r"clip_vision_h.safetensors \(1\.3 GB\) into models/clip_vision"):
         encoders.load_encoder(encoders.TAGS[0])
 
 

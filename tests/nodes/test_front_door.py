@@ -26,7 +26,7 @@ from comfy_execution.utils import CurrentNodeContext  # noqa: E402
 NODES = {node.GET_SCHEMA().node_id: node for node in nodes.NODES}
 H94 = "https://huggingface.co/h94/IP-Adapter/resolve/main/models"
 NO_ADAPTER = ("pocket.safetensors is for another model", "models/ipadapter", f"{H94}/ip-adapter_sd15.safetensors")
-NO_ENCODER = ("CLIP ViT-H/14 is missing", "2.5 GB", f"{H94}/image_encoder/model.safetensors", "models/clip_vision")
+NO_ENCODER = ("CLIP ViT-H/14 is missing", "1.3 GB", "clip_vision/clip_vision_h.safetensors", "models/clip_vision")
 # What says something instead of running, wherever it is, with what the sentence names.
 ALWAYS = {
     "ImagePromptEncodeFaces": ("neither pictures nor identities", "connect"),

@@ -29,11 +29,9 @@ def test_a_page_names_all_that_its_node_has(node: type) -> None:
     english = (DOCS / f"{schema.node_id}.md").read_text(encoding="utf-8")
     assert english.startswith(f"# {schema.display_name}\n")
     assert "\n## Example\n" in english
-    for page in pages(schema.node_id):
-        text = page.read_text(encoding="utf-8")
-        for entry in schema.inputs:
-            assert f"**{entry.id}**" in text, f"{page.name} does not name {entry.id}"
-            assert entry.tooltip, f"{schema.node_id}.{entry.id} has no tooltip"
+    for entry in schema.inputs:  # pages in other languages name them as those label them: test_locales
+        assert f"**{entry.id}**" in english, f"{schema.node_id} does not name {entry.id}"
+        assert entry.tooltip, f"{schema.node_id}.{entry.id} has no tooltip"
 
 
 @pytest.mark.parametrize("id", IDS)
