@@ -82,7 +82,7 @@ class Builder:
     def build(self, only: Sequence[str] = ()) -> None:
         wanted = fingerprints(self.config, self.source, self.feature)
         self.parts = chosen_parts(tuple(wanted), only, self.feature)
-        for part in self.parts:
+        for part in (name for name in wanted if name in self.parts):  # the samples first, of which all others are
             self._check(part, wanted[part])
         texts = Texts(self.source)
         rows = {part: len(texts) if part == TEXT else len(self.source) for part in self.parts}
