@@ -32,7 +32,8 @@ from .files.encoders import (
     read_encoder,
     to_open_clip,
 )
-from .files.read import ShapesFile, WeightsFile, read_adapter, read_shapes, read_tensor, read_weights
+from .files.read import ShapesFile, WeightsFile, read_adapter, read_shapes, read_weights
+from .files.values import read_tensor, read_tensors
 from .files.write import write_pickle, write_safetensors
 from .method.adapter import IPAdapter
 from .method.attention import (
@@ -147,6 +148,7 @@ __all__ = [
     "read_identities",
     "read_shapes",
     "read_tensor",
+    "read_tensors",
     "read_weights",
     "resolve_variant",
     "scaled",

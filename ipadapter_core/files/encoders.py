@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..facts.encoders import ARCHITECTURES, BY_WIDTH, CLIP_MEAN, CLIP_STD, Encoder
-from .read import read_weights
+from .read import read_plain_weights
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
 # transformers' names to open_clip's; the three attention projections are joined separately.
@@ -62,7 +62,7 @@ def read_encoder(path: Path, architecture: Encoder | None = None) -> EncoderFile
         config = read_config(path)
         known = config if architecture is None else replace(architecture, mean=config.mean, std=config.std)
         path = _weights_of(path)
-    weights = read_weights(path).tensors
+    weights = read_plain_weights(path).tensors
     try:
         tower = image_tower(weights)
         return EncoderFile(encoder_of_weights(tower, known), tower)
