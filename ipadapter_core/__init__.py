@@ -30,6 +30,7 @@ from .files.encoders import (
     image_tower,
     read_config,
     read_encoder,
+    read_encoder_facts,
     to_open_clip,
 )
 from .files.read import ShapesFile, WeightsFile, read_adapter, read_shapes, read_weights
@@ -145,6 +146,7 @@ __all__ = [
     "read_adapter",
     "read_config",
     "read_encoder",
+    "read_encoder_facts",
     "read_identities",
     "read_shapes",
     "read_tensor",
