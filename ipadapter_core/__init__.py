@@ -34,7 +34,7 @@ from .files.encoders import (
     to_open_clip,
 )
 from .files.read import ShapesFile, WeightsFile, read_adapter, read_shapes, read_weights
-from .files.values import read_tensor, read_tensors
+from .files.values import read_tensor, read_values
 from .files.write import write_pickle, write_safetensors
 from .method.adapter import IPAdapter
 from .method.attention import (
@@ -150,7 +150,7 @@ __all__ = [
     "read_identities",
     "read_shapes",
     "read_tensor",
-    "read_tensors",
+    "read_values",
     "read_weights",
     "resolve_variant",
     "scaled",

@@ -11,37 +11,37 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .read import flattened, has_header, head_of, read_weights, unpickled
+from .read import WeightsFile, flattened, has_header, head_of, read_weights, unpickled
 
 NUMPY = b"\x93NUMPY"
 
 
-def read_tensors(path: str | os.PathLike[str]) -> tuple[Tensor, ...]:
-    """The tensors in a file: one or a list of torch.save's, an array of numpy's, or those of any names; no code runs.
+def read_values(path: str | os.PathLike[str]) -> WeightsFile:
+    """The tensors in a file: one or a list of torch.save's, an array of numpy's, or named ones; no code in it runs.
 
+    Those without a name are called by their number, "0" and so on.
     Raises ValueError as `read_weights` does, and when there is something else in it.
     """
     path = Path(path)
     if head_of(path).startswith(NUMPY):
-        return (_array(path),)
+        return WeightsFile({"0": _array(path)})
     if has_header(path):
-        return tuple(read_weights(path).tensors.values())
+        return read_weights(path)
     content = unpickled(path)
-    if isinstance(content, Tensor):
-        return (content,)
     if isinstance(content, Mapping):
-        return tuple(flattened(content, path, Tensor).values())
-    if isinstance(content, list | tuple) and content and all(isinstance(value, Tensor) for value in content):
-        return tuple(content)
-    raise ValueError(
-        f"{path.name} holds a {type(content).__name__} of other things than tensors: choose a file of torch.save or "
-        "numpy.save with nothing but tensors in it"
-    )
+        return WeightsFile(flattened(content, path, Tensor))
+    several = list(content) if isinstance(content, list | tuple) else [content]
+    if not several or not all(isinstance(value, Tensor) for value in several):
+        raise ValueError(
+            f"{path.name} holds a {type(content).__name__} of other things than tensors: choose a file of torch.save "
+            "or numpy.save with nothing but tensors in it"
+        )
+    return WeightsFile({str(number): value for number, value in enumerate(several)})
 
 
 def read_tensor(path: str | os.PathLike[str]) -> Tensor:
-    """The only tensor in a file. Raises ValueError as `read_tensors` does, and when there are several."""
-    found = read_tensors(path)
+    """The only tensor in a file. Raises ValueError as `read_values` does, and when there are several."""
+    found = list(read_values(path).tensors.values())
     if len(found) != 1:
         raise ValueError(f"{Path(path).name} holds {len(found)} tensors, expected one: choose another file")
     return found[0]
