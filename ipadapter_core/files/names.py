@@ -68,8 +68,9 @@ def _in_unet(name: str, numbers: dict[str, int]) -> str | None:
         return f"image_proj.{'proj' if match[1] == 'image_embeds' else 'norm'}.{match[2]}"
     block = BLOCK.search(name)
     part = block and PART.match(block[3])
-    if not block or not part:
+    number = numbers.get(block[1] + block[2]) if block else None  # None: no UNet's own way to write a number
+    if not part or number is None:
         return None
     if part[2] not in (None, "0"):
         raise ValueError("the file holds a UNet with several adapters: save each in a file of its own")
-    return f"ip_adapter.{numbers[block[1] + block[2]]}.{part[1]}.weight"
+    return f"ip_adapter.{number}.{part[1]}.weight"

@@ -227,3 +227,10 @@ def test_projection_in_diffusers_names(tmp_path: Path) -> None:
     found = read_adapter(tmp_path / "unet.bin").tensors
     expected = prefixed("image_proj.", projection) | prefixed("ip_adapter.", numbered)
     assert found.keys() == expected.keys() and all(torch.equal(found[key], value) for key, value in expected.items())
+
+
+def test_numbers_that_no_unet_writes(tmp_path: Path) -> None:
+    key = "down_blocks.00.attentions.0.transformer_blocks.0.attn2.processor.to_k_ip.weight"
+    torch.save({key: torch.ones(2, 2), "image_proj.proj.weight": torch.ones(2, 2)}, tmp_path / "a.bin")
+    with pytest.raises(ValueError, match="is a UNet alone, not an IP-Adapter"):
+        detect(read_adapter(tmp_path / "a.bin").tensors)
