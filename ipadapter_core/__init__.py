@@ -30,9 +30,11 @@ from .files.encoders import (
     image_tower,
     read_config,
     read_encoder,
+    read_encoder_facts,
     to_open_clip,
 )
-from .files.read import ShapesFile, WeightsFile, read_adapter, read_shapes, read_tensor, read_weights
+from .files.read import ShapesFile, WeightsFile, read_adapter, read_shapes, read_weights
+from .files.values import read_tensor, read_values
 from .files.write import write_pickle, write_safetensors
 from .method.adapter import IPAdapter
 from .method.attention import (
@@ -144,9 +146,11 @@ __all__ = [
     "read_adapter",
     "read_config",
     "read_encoder",
+    "read_encoder_facts",
     "read_identities",
     "read_shapes",
     "read_tensor",
+    "read_values",
     "read_weights",
     "resolve_variant",
     "scaled",

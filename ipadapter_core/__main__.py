@@ -23,6 +23,7 @@ from .facts.variants import AUTO, VARIANTS, resolve_variant
 from .files.build import build_adapter, extra_keys
 from .files.describe import family, licence, needs
 from .files.read import WeightsFile, find_adapter, read_adapter, read_weights
+from .files.scaled import multiplied_out
 from .files.write import write_pickle, write_safetensors
 
 TEXT_PROJECTION = "encoder_hid_proj."
@@ -65,8 +66,10 @@ def convert(source: Path, target: Path, text_projection: Path | None = None) -> 
     file = read_adapter(source)
     tensors = dict(file.tensors)
     if text_projection is not None:
-        base = read_weights(text_projection).tensors
-        added = {TEXT_PROJECTION + key.split(TEXT_PROJECTION)[1]: base[key] for key in base if TEXT_PROJECTION in key}
+        base = read_weights(text_projection)
+        found = {key: value for key, value in base.tensors.items() if TEXT_PROJECTION in key}
+        found = multiplied_out(found, base.metadata)
+        added = {TEXT_PROJECTION + key.split(TEXT_PROJECTION)[1]: value for key, value in found.items()}
         if added.keys() != {f"{TEXT_PROJECTION}weight", f"{TEXT_PROJECTION}bias"}:
             raise ValueError(f"{text_projection} has no {TEXT_PROJECTION}weight and .bias: choose Kolors' UNet")
         tensors |= added
@@ -80,7 +83,8 @@ def convert(source: Path, target: Path, text_projection: Path | None = None) -> 
         if target.suffix == ".bin" and file.metadata
         else ""
     )
-    return f"{target}: {len(tensors)} weights of {source.name}, bit for bit{lost}"
+    same = "their 8 bit scales multiplied in (fp32)" if file.is_changed else "bit for bit"
+    return f"{target}: {len(tensors)} weights of {source.name}, {same}{lost}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

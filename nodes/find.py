@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from ..ipadapter_core import (
     AdapterSpec,
@@ -15,9 +15,7 @@ from ..ipadapter_core import (
     base_of,
     detect,
     encoder_name,
-    encoder_of_weights,
-    image_tower,
-    read_config,
+    read_encoder_facts,
     read_shapes,
 )
 from ..ipadapter_core.facts.encoders import HUB, encoder_of
@@ -181,9 +179,7 @@ def _adapter_facts(state: State) -> AdapterFacts | str:
 @lru_cache(maxsize=4096)
 def _encoder_facts(state: State, path: Path) -> Encoder | str:
     try:
-        if path.is_dir():
-            return read_config(path)
-        return encoder_of_weights(image_tower(cast("dict[str, Any]", read_shapes(path).shapes)))
+        return read_encoder_facts(path)
     except ValueError as error:
         return str(error)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ..ipadapter_core.files.encoders import WEIGHTS
+from ..ipadapter_core.files.folder import is_further_part, is_of_folder
 
 ADAPTERS = "ipadapter"
 ENCODERS = "clip_vision"
@@ -38,11 +38,12 @@ def adapter_files() -> list[str]:
 def own_encoder_files() -> list[str]:
     """The user's image encoders: files, then folders that transformers wrote, which end with a slash.
 
-    The weights inside of such a folder are not listed beside it: alone they lack what its config.json tells.
+    The weights inside of such a folder are not listed beside it: alone they lack what its config.json tells. Of weights
+    in parts without one, the first part stands for all.
     """
-    names = folder_paths.get_filename_list(ENCODERS)
-    folders = sorted({folder for name in names if (folder := _folder_of(name))})
-    return [name for name in names if not _folder_of(name)] + folders
+    places = {name: _folder_of(name) for name in folder_paths.get_filename_list(ENCODERS)}
+    single = [name for name, folder in places.items() if not folder and not is_further_part(Path(name))]
+    return single + sorted({folder for folder in places.values() if folder})
 
 
 def bundled_encoder_files() -> list[str]:
@@ -51,7 +52,7 @@ def bundled_encoder_files() -> list[str]:
 
 def _folder_of(name: str) -> str:
     """The transformers folder that a listed file is the weights of, with a slash; "" where it is a file by itself."""
-    if Path(name).name not in WEIGHTS or folder_paths.get_full_path(ENCODERS, name) is None:
+    if folder_paths.get_full_path(ENCODERS, name) is None:
         return ""
     return f"{Path(name).parent.as_posix()}/" if encoder_path(name).is_dir() else ""
 
@@ -107,8 +108,7 @@ def encoder_path(name: str) -> Path:
     Raises ValueError as `path_of` does.
     """
     path = path_of(ENCODERS, name)
-    is_part = path.name in WEIGHTS and Path(name).parent != Path() and path.with_name("config.json").exists()
-    return path.parent if is_part else path
+    return path.parent if Path(name).parent != Path() and is_of_folder(path) else path
 
 
 def state(path: Path) -> tuple[tuple[str, int, int], ...]:

@@ -66,6 +66,14 @@ KOLORS = Base(
 )
 BASES = (SD15, SD2, SDXL, KOLORS)
 NAMES = ", ".join(base.name for base in BASES)
+# UNets that people load and no adapter was published for, by width of the text and number of cross-attention layers.
+WITHOUT_ADAPTERS = {
+    (1280, 44): "the SDXL refiner",
+    (2048, 34): "SSD-1B",
+    (2048, 15): "Segmind Vega",
+    (2048, 21): "KOALA-700M",
+    (2048, 30): "KOALA-1B",
+}
 
 
 def find_base(context_dim: int, num_sites: int | None = None, vector_dim: int | None = None) -> Base | None:

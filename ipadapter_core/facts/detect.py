@@ -12,6 +12,7 @@ from .families import read_layout
 from .layouts import Layout
 from .lora import LORA_KEY
 
+TO_K = re.compile(r"ip_adapter\.(\d+)\.to_k_ip\.weight$")
 LONGEST = 80  # characters of a key in a sentence
 
 
@@ -71,17 +72,22 @@ def detect(state_dict: Mapping[str, HasShape]) -> AdapterSpec:
 
 
 def _layers(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
-    indices = {int(match[1]) for key in shapes if (match := re.match(r"ip_adapter\.(\d+)\.to_k_ip\.weight$", key))}
+    indices = {int(match[1]) for key in shapes if (match := TO_K.match(key))}
     if not indices or not any(key.startswith("image_proj.") for key in shapes):
         raise ValueError(_what_it_is_instead(shapes))
     return tuple(sorted(indices))
 
 
 def _what_it_is_instead(keys: Mapping[str, object]) -> str:
+    if any(TO_K.match(key) for key in keys):
+        return (
+            "this file holds K' and V' alone (ip_adapter.*, as save_attn_procs writes them), without the projection of "
+            "the picture (image_proj.*): choose the whole checkpoint of its training (pytorch_model.bin or so)"
+        )
     for pattern, name, action in STRANGERS:
         if any(re.search(pattern, key) for key in keys):
             return f"this file is {name}, not an IP-Adapter: {action}"
-    if keys and all(key.startswith("image_proj.") for key in keys):
+    if any(key.startswith("image_proj.") for key in keys):
         return (
             "this file holds image_proj.* alone, without K' and V' (ip_adapter.*): it is a part of an adapter, or a "
             "simple adapter that was trained with appended attention: choose one with decoupled attention"

@@ -6,20 +6,19 @@ architecture that is named, or from the published encoder of the same width.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from ..facts.encoders import ARCHITECTURES, BY_WIDTH, CLIP_MEAN, CLIP_STD, Encoder
-from .read import read_weights
+from .folder import CONFIG, json_of, parts_of, weights_of
+from .read import read_plain_weights, read_shapes
 
-WEIGHTS = ("model.safetensors", "pytorch_model.bin", "open_clip_pytorch_model.bin")
 # transformers' names to open_clip's; the three attention projections are joined separately.
 RENAMED = [
     (r"^embeddings\.class_embedding$", "class_embedding"),
@@ -52,7 +51,7 @@ class EncoderFile:
 
 
 def read_encoder(path: Path, architecture: Encoder | None = None) -> EncoderFile:
-    """Read an image encoder: a weights file, or a transformers folder.
+    """Read an image encoder: a weights file, or a transformers folder; in one file or in parts.
 
     architecture: what the weights do not tell, where the user names it.
     Raises ValueError, naming the file, when it is not a CLIP image encoder or its heads are not known.
@@ -61,13 +60,28 @@ def read_encoder(path: Path, architecture: Encoder | None = None) -> EncoderFile
     if path.is_dir():
         config = read_config(path)
         known = config if architecture is None else replace(architecture, mean=config.mean, std=config.std)
-        path = _weights_of(path)
-    weights = read_weights(path).tensors
+        files = weights_of(path)
+    else:
+        files = parts_of(path)
+    weights = {key: value for file in files for key, value in read_plain_weights(file).tensors.items()}
     try:
         tower = image_tower(weights)
         return EncoderFile(encoder_of_weights(tower, known), tower)
     except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from error
+        raise ValueError(f"{files[0].name}: {error}") from error
+
+
+def read_encoder_facts(path: Path) -> Encoder:
+    """What `read_encoder` says of a file or a folder, by its config or its headers alone.
+
+    Raises ValueError as it does, as far as these tell.
+    """
+    if path.is_dir():
+        config = read_config(path)
+        weights_of(path)
+        return config
+    shapes = {key: value for file in parts_of(path) for key, value in read_shapes(file).shapes.items()}
+    return encoder_of_weights(image_tower(cast("dict[str, Any]", shapes)))
 
 
 def read_config(folder: Path) -> Encoder:
@@ -75,15 +89,15 @@ def read_config(folder: Path) -> Encoder:
 
     Raises ValueError when there is no config.json, or it is damaged.
     """
-    path = folder / "config.json"
+    path = folder / CONFIG
     if not path.exists():
         raise ValueError(
             f"the image encoder's folder {folder} has no config.json: give a transformers folder, or the weights file"
         )
-    config = _json(path)
+    config = json_of(path)
     vision = config.get("vision_config", config)
     preprocessing = folder / "preprocessor_config.json"
-    normal = _json(preprocessing) if preprocessing.exists() else {}
+    normal = json_of(preprocessing) if preprocessing.exists() else {}
     return Encoder(
         image_size=vision.get("image_size", 224),
         patch_size=vision.get("patch_size", 32),
@@ -188,20 +202,3 @@ def to_open_clip(tower: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 raise ValueError(f"the image encoder lacks the weight {missing[0]}: download it again")
             out[f"transformer.resblocks.{match[1]}.attn.in_proj_{match[2]}"] = torch.cat([tower[n] for n in names])
     return out
-
-
-def _weights_of(folder: Path) -> Path:
-    for name in WEIGHTS:
-        if (folder / name).exists():
-            return folder / name
-    raise ValueError(f"{folder} has a config.json but none of {', '.join(WEIGHTS)}: add the weights")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged ({error}): download it again") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} is damaged (it holds a {type(found).__name__}): download it again")
-    return found

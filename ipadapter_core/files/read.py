@@ -10,8 +10,8 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,12 +20,30 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from .names import published_names
 from .pickled import ExcessError, RefusedError, Weights, check_claims, room_for_names
+from .scaled import METADATA, is_scaled, multiplied_out
 
-# Other names for the two groups, seen in published files.
-ALIASES = {"image_proj_model": "image_proj", "adapter_modules": "ip_adapter"}
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 FINITE_PART = 1 << 20  # values
+MAX_NESTED = 4  # dictionaries in dictionaries
+# What accelerate and others put beside the weights in the folder of a checkpoint.
+STATES = (
+    "optimizer",
+    "scheduler",
+    "scaler",
+    "sampler",
+    "dl_state_dict",
+    "random_states",
+    "custom_checkpoint",
+    "training_args",
+)
+# Files of other kinds by how they begin: (what it is, what to do).
+OTHERS = {
+    b"GGUF": ("a GGUF file", "use the .safetensors or .bin file of the same weights"),
+    b"\x93NUMPY": ("an array of numpy", "choose a file of named weights, .safetensors or .bin"),
+    b"\x89HDF": ("an HDF5 file (of Keras or TensorFlow)", "use the .safetensors or .bin file of the same weights"),
+}
 MAX_HEADER = 100_000_000  # bytes, the limit of the safetensors format
 # What readers of pickles and zips raise on a damaged file, found by cutting files and changing bytes.
 DAMAGED = (
@@ -39,10 +57,11 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file's tensors by flat name, and what its metadata says."""
+    """A file's tensors by flat name, what its metadata says, and whether values were changed to read them."""
 
     tensors: dict[str, Tensor]
     metadata: dict[str, str] = field(default_factory=dict)
+    is_changed: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,16 +73,39 @@ class ShapesFile:
 
 
 def read_adapter(path: str | os.PathLike[str]) -> WeightsFile:
-    """Read an adapter of any published layout into flat keys `image_proj.*` and `ip_adapter.*`.
+    """Read an adapter of any published layout, or a trainer's checkpoint, into keys `image_proj.*`, `ip_adapter.*`.
 
-    Raises ValueError as `read_weights` does, and when weights are not finite.
+    Raises ValueError as `read_plain_weights` does, and when weights are not finite.
+    """
+    path = Path(path)
+    file = read_plain_weights(path)
+    tensors = {name: file.tensors[key] for name, key in _names(path, file.tensors).items()}
+    for key, value in tensors.items():
+        if not _is_finite(value):
+            raise ValueError(f"{path.name} has NaN or infinite weights (in {key}): its training or download failed")
+    return replace(file, tensors=tensors)
+
+
+def read_plain_weights(path: str | os.PathLike[str]) -> WeightsFile:
+    """`read_weights`, with weights of 8 bits times the scales that are beside them, in fp32.
+
+    Raises ValueError as `read_weights` does, and for weights that are quantised in another way.
     """
     path = Path(path)
     file = read_weights(path)
-    for key, value in file.tensors.items():
-        if not _is_finite(value):
-            raise ValueError(f"{path.name} has NaN or infinite weights (in {key}): its training or download failed")
-    return WeightsFile({_canonical(key): value for key, value in file.tensors.items()}, file.metadata)
+    try:
+        tensors = multiplied_out(file.tensors, file.metadata)
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from error
+    metadata = {key: value for key, value in file.metadata.items() if key != METADATA}
+    return WeightsFile(tensors, metadata, is_scaled(file.tensors))
+
+
+def _names(path: Path, keys: Iterable[str]) -> dict[str, str]:
+    try:
+        return published_names(keys)
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from error
 
 
 def _is_finite(value: Tensor) -> bool:
@@ -81,7 +123,7 @@ def read_weights(path: str | os.PathLike[str]) -> WeightsFile:
     Raises ValueError with one sentence when the file is empty, damaged, a web page, or a pickle with code in it.
     """
     path = Path(path)
-    return _read_safetensors(path) if _has_header(path) else _read_pickle(path)
+    return _read_safetensors(path) if has_header(path) else _read_pickle(path)
 
 
 def read_shapes(path: str | os.PathLike[str]) -> ShapesFile:
@@ -90,29 +132,16 @@ def read_shapes(path: str | os.PathLike[str]) -> ShapesFile:
     Raises ValueError as `read_weights` does, as far as a file's names tell.
     """
     path = Path(path)
-    if _has_header(path):
-        found, metadata = _sentences(path, _safetensors_shapes)
+    if has_header(path):
+        found, metadata = sentences(path, _safetensors_shapes)
     else:
-        found, metadata = _flatten(_sentences(path, check_claims), path, Weights), {}
-    return ShapesFile({_canonical(key): value for key, value in found.items()}, metadata)
+        found, metadata = flattened(sentences(path, check_claims), path, Weights), {}
+    return ShapesFile({name: found[key] for name, key in _names(path, found).items()}, metadata)
 
 
-def read_tensor(path: str | os.PathLike[str]) -> Tensor:
-    """The only tensor that `torch.save` wrote into a file; no code in it runs.
-
-    Raises ValueError as `read_weights` does, and when there is something else in it.
-    """
-    path = Path(path)
-    content = None if _has_header(path) else _unpickled(path)
-    if not isinstance(content, Tensor):
-        raise ValueError(f"{path.name} does not hold one tensor: choose a file that was saved with torch.save")
-    return content
-
-
-def _has_header(path: Path) -> bool:
+def has_header(path: Path) -> bool:
     """Whether a file is safetensors, or neither of both. Raises ValueError for what is no file of weights at all."""
-    _check_place(path)
-    head = _head(path)
+    head = head_of(path)
     if not head:
         raise ValueError(f"{path.name} is empty: download it again")
     if _is_safetensors(head):
@@ -121,6 +150,9 @@ def _has_header(path: Path) -> bool:
         raise ValueError(f"{path.name} is a web page saved in place of the weights: download the file itself")
     if head.startswith(b"version https://git-lfs"):
         raise ValueError(f"{path.name} is a Git LFS pointer, not the weights: fetch the file itself with git lfs pull")
+    for begin, (what, action) in OTHERS.items():
+        if head.startswith(begin):
+            raise ValueError(f"{path.name} is {what}, which is not read here: {action}")
     return not head.startswith((b"PK", b"\x80"))
 
 
@@ -137,7 +169,9 @@ def _check_place(path: Path) -> None:
         raise ValueError(f"{path.name} is {kind}, not a file of weights: choose a file")
 
 
-def _head(path: Path) -> bytes:
+def head_of(path: Path) -> bytes:
+    """How a file begins. Raises ValueError for what is no file, or cannot be read."""
+    _check_place(path)
     try:
         with path.open("rb") as file:
             return file.read(64)
@@ -152,13 +186,8 @@ def _is_safetensors(head: bytes) -> bool:
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < MAX_HEADER
 
 
-def _canonical(key: str) -> str:
-    group, _, rest = key.partition(".")
-    return f"{ALIASES.get(group, group)}.{rest}" if rest else key
-
-
 def _read_safetensors(path: Path) -> WeightsFile:
-    return _sentences(path, _safetensors)
+    return sentences(path, _safetensors)
 
 
 def _safetensors(path: Path) -> WeightsFile:
@@ -175,7 +204,7 @@ def _safetensors_shapes(path: Path) -> tuple[dict[str, Weights], dict[str, str]]
         return shapes, dict(file.metadata() or {})
 
 
-def _sentences(path: Path, read: Callable[[Path], Content]) -> Content:
+def sentences(path: Path, read: Callable[[Path], Content]) -> Content:
     """What `read` gives. Raises ValueError with one sentence in place of what readers of a damaged file raise."""
     try:
         return read(path)
@@ -212,10 +241,10 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _read_pickle(path: Path) -> WeightsFile:
-    return WeightsFile(_flatten(_unpickled(path), path, Tensor))
+    return WeightsFile(flattened(unpickled(path), path, Tensor))
 
 
-def _unpickled(path: Path) -> Any:
+def unpickled(path: Path) -> Any:
     """What torch makes of a pickle that holds to its claims."""
 
     def load(path: Path) -> Any:
@@ -223,30 +252,33 @@ def _unpickled(path: Path) -> Any:
         with path.open("rb") as file:  # by path, torch goes by the name's ending
             return torch.load(file, map_location="cpu", weights_only=True)
 
-    return _sentences(path, load)
+    return sentences(path, load)
 
 
-def _flatten(content: Any, path: Path, kind: type[Value]) -> dict[str, Value]:
-    """{"image_proj": {...}, "ip_adapter": {...}} or a flat dict, to a flat dict of values of this kind."""
+def flattened(content: Any, path: Path, kind: type[Value], depth: int = 0) -> dict[str, Value]:
+    """{"image_proj": {...}, "ip_adapter": {...}}, deeper or flat, to a flat dict of values of this kind."""
     if not isinstance(content, Mapping):
         raise ValueError(f"{path.name} holds a {type(content).__name__}, not named weights: choose an adapter file")
     flat: dict[str, Value] = {}
     for key, value in content.items():
         if isinstance(value, kind):
             flat[str(key)] = value
-        elif isinstance(value, Mapping):
-            flat.update({f"{key}.{name}": inner for name, inner in value.items() if isinstance(inner, kind)})
+        elif isinstance(value, Mapping) and depth < MAX_NESTED:
+            flat |= {f"{key}.{name}": inner for name, inner in flattened(value, path, kind, depth + 1).items()}
     return flat
 
 
 def find_adapter(path: Path) -> Path:
-    """The path itself, or the only adapter in a folder, as diffusers keeps them; the encoder lies in one of its own.
+    """The path itself, or the only adapter in a folder, as diffusers and accelerate keep them; the encoder lies in one
+    of its own, and what a training has beside its weights does not count.
 
     Raises ValueError when there is none, or more than one.
     """
     if not path.is_dir():
         return path
-    found = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and not file.name.startswith("."))
+    found = sorted(
+        file for file in path.iterdir() if file.suffix in SUFFIXES and not file.name.startswith((".", *STATES))
+    )
     if len(found) != 1:
         names = ", ".join(file.name for file in found[:5]) or "none"
         raise ValueError(f"{path} should hold one adapter, found {len(found)} ({names}): name the file")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from .layers import ALL, Layers
@@ -122,7 +123,7 @@ class Influence:
     scaling: how the weight acts on K' and V', one of SCALINGS. rescale: 0 to 1, how far text and picture together are
     moved to the norm of the text's output, for each position.
     placement: how pictures, frames and masks are laid on latents.
-    Raises ValueError when a number is not finite or out of its range, and when the mask has no pixels.
+    Raises ValueError when a number is not finite or out of its range, and when the mask has no pixels, or NaN in it.
     """
 
     weight: float = 1.0
@@ -147,6 +148,8 @@ class Influence:
         if self.mask is not None and (self.mask.ndim < 2 or 0 in self.mask.shape):
             shape = tuple(self.mask.shape)
             raise ValueError(f"the mask has no pixels (shape {shape}): connect a mask that is not empty")
+        if self.mask is not None and not torch.isfinite(self.mask).all():
+            raise ValueError("the mask has NaN or infinite values, which would make the result black: make it again")
 
     @property
     def masks(self) -> Tensor | None:

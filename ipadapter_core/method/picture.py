@@ -19,8 +19,22 @@ WHITE = (255, 255, 255)
 GROUNDS = {"pad": WHITE, "letterbox": (0, 0, 0)}  # of the crops that keep the whole picture
 
 
+def check_finite(values: Tensor, what: str) -> None:
+    """Hold pixels to numbers, which 8 bits are cut from. Raises ValueError that begins with `what` they are."""
+    wrong = int((~torch.isfinite(values)).sum())
+    if wrong:
+        raise ValueError(
+            f"{what} has {wrong:,} NaN or infinite values of {values.numel():,}, which would be read as black: "
+            "make it again (a VAE in half precision gives such pictures; start ComfyUI with --fp32-vae or --bf16-vae)"
+        )
+
+
 def to_pil(picture: Tensor) -> Image.Image:
-    """A picture [H, W, 3 or 4 or 1] of 0..1 as 8 bit RGB, transparent parts on white."""
+    """A picture [H, W, 3 or 4 or 1] of 0..1 as 8 bit RGB, transparent parts on white.
+
+    Raises ValueError for NaN and infinite values.
+    """
+    check_finite(picture, "the reference picture")
     values = (picture.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
     if values.shape[-1] == 1:
         values = values.repeat(3, -1)
@@ -84,7 +98,7 @@ def encoder_views(pictures: Tensor, size: int, crop: str = "centre", sharpening:
     """Pictures [B, H, W, 1, 3 or 4] of 0..1 to what the encoder sees: [B, size, size, 3], 8 bit values as floats.
 
     sharpening: of the square, 0 (nothing) to 1.
-    Raises ValueError for an empty batch or a picture without pixels.
+    Raises ValueError for an empty batch, a picture without pixels, and NaN or infinite values.
     """
     if pictures.ndim != 4 or 0 in pictures.shape:
         raise ValueError(

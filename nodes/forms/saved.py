@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from .. import folders
 from ..models import Adapter
 from ..prompts.saved import load_prompt, save_prompt
-from ..sockets import CATEGORY, AdapterType, Form, PromptType, verdict
+from ..sockets import CATEGORY, AdapterType, Form, PromptType, say, verdict
 
 NOTHING = "none saved yet"  # in place of an empty list, which the page shows as "undefined"
 
@@ -83,4 +83,6 @@ class LoadImagePrompt(Form):
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        return io.NodeOutput(load_prompt(saved_path(file)))
+        prompt = load_prompt(saved_path(file))
+        say(prompt.words)
+        return io.NodeOutput(prompt)

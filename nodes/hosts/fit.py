@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ...ipadapter_core import BASES, Base, Site, base_of, find_base
-from ...ipadapter_core.facts.bases import numbers_of
+from ...ipadapter_core.facts.bases import WITHOUT_ADAPTERS, numbers_of
 from ..find import adapters_for, where_to_get
 from ..models import Adapter
 
@@ -23,22 +23,30 @@ def check_base(adapter: Adapter, model: Any, sites: list[Site]) -> None:
     context = to_k[0].in_features
     ours = adapter.model.widths
     wanted, found = base_of(spec), find_base(context, len(sites), _vector_dim(unet))
+    has_faces = spec.identity is not None
     # Kolors has SDXL's layers, but no adapter of one knows the other's: the rows tell them apart.
     if ours == widths and spec.context_dim == context and wanted == found:
         return
-    name = target = found.name if found else numbers_of(context, len(sites))
-    if wanted == found:
-        name = target = f"{name} with layers {min(widths.values())} to {max(widths.values())} wide"
-    elif found is None:
-        name, target = another(len(sites), context), "it"
     for_base, own = another(len(spec.layers), spec.context_dim), "its own model"
     if wanted is not None:
         for_base, own = wanted.name, f"a checkpoint of {wanted.name}"
-    here = adapters_for(found, context, len(sites), spec.identity is not None) if wanted != found else []
-    raise ValueError(
-        f"{adapter.name} is for {for_base}, but the model is {name}: load an adapter for {target}"
-        f"{_where(here, where_to_get(found, spec.identity is not None))}, or {own}"
-    )
+    if wanted == found:
+        name = found.name if found else numbers_of(context, len(sites))
+        name = f"{name} with layers {min(widths.values())} to {max(widths.values())} wide"
+        instead = f"load an adapter for {name}, or {own}"
+    else:
+        name = found.name if found else WITHOUT_ADAPTERS.get((context, len(sites))) or another(len(sites), context)
+        instead = _instead(name, found, adapters_for(found, context, len(sites), has_faces), has_faces, own)
+    raise ValueError(f"{adapter.name} is for {for_base}, but the model is {name}: {instead}")
+
+
+def _instead(name: str, base: Base | None, here: list[str], has_faces: bool, own: str) -> str:
+    """What to load with a model of this name: an adapter that is there, or one that is published, or another model."""
+    address = where_to_get(base, has_faces)
+    if not here and not address:
+        of_faces = " of faces" if has_faces else ""
+        return f"no adapter{of_faces} was published for it, load {own} (or an adapter that was trained for this model)"
+    return f"load an adapter for {name if base else 'it'}{_where(here, address)}, or {own}"
 
 
 def another(num_sites: int, context_dim: int) -> str:

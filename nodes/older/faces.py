@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...ipadapter_core import AdapterSpec
 from ...ipadapter_core.facts.bases import KOLORS
+from ...ipadapter_core.method.picture import check_finite
 from ..prompts.insight import aligned
 
 SIZES = range(640, 319, -64)  # squares that the detector looks at, in pixels, until a face is found
@@ -28,8 +29,10 @@ def crop_size(spec: AdapterSpec) -> int:
 def found(analysis: Any, image: Tensor, size: int, raw: bool) -> tuple[Tensor, Tensor]:
     """Identities [P, 512] and aligned faces [P, size, size, 3] of the surest face of each picture [P, H, W, C].
 
-    raw: the identities as the model gives them, else of length one. Raises ValueError where a picture has no face.
+    raw: the identities as the model gives them, else of length one. Raises ValueError where a picture has no face, and
+    for NaN in one.
     """
+    check_finite(image, "the picture")
     identities, crops = [], []
     for number, picture in enumerate(image):
         rgb = (255 * picture[..., :3].detach().cpu().float()).clamp(0, 255).to(torch.uint8).numpy()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...ipadapter_core import AdapterSpec, Feature, Given, nothing
 from ...ipadapter_core.facts.bases import KOLORS
+from ...ipadapter_core.method.picture import check_finite
 from ..encoders import encode_zeros
 from ..prompts.protocol import check_encoder
 from .pictures import square_of
@@ -40,7 +41,11 @@ def encode(
     """Pooled [P, F] or penultimate [P, S, F] features of pictures [P, H, W, C].
 
     batch_size: how many are encoded at once, 0: all. mask: [M, h, w]; outside of it the normalised pixels are 0.
+    Raises ValueError for NaN in picture or mask, and when the encoder gives NaN.
     """
+    check_finite(image, "the reference picture")
+    if mask is not None:
+        check_finite(mask, "the mask of the reference")
     comfy.model_management.load_model_gpu(encoder.patcher)
     where = None if mask is None else square_of(mask.reshape(-1, 1, *mask.shape[-2:]).float(), size)
     found = []

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
+from ...ipadapter_core.method.picture import check_finite
 from ...ipadapter_core.method.sharpen import sharpened
 from .inputs import FILTERS
 
@@ -21,7 +22,11 @@ ALPHA, SIGMA, SHUFFLED = 75.0, 3.5, 0.75  # of the noise 'shuffle'
 
 
 def resized(image: Tensor, height: int, width: int, filter: str) -> Tensor:
-    """Resized by Pillow's filter of this name, on 8 bits that are cut off, not rounded."""
+    """Resized by Pillow's filter of this name, on 8 bits that are cut off, not rounded.
+
+    Raises ValueError for NaN and infinite values.
+    """
+    check_finite(image, "the picture")
     pictures = []
     for picture in image:
         values = (255 * picture.detach().cpu().float()).clamp(0, 255).to(torch.uint8).numpy()

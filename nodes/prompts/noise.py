@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from ...ipadapter_core.method.picture import check_finite
+
 KINDS = ("fade", "dissolve", "gaussian", "shuffle")
 GREY = 0.5
 GRID = 224  # pixels of the shorter side on which a shuffle is drawn, so that it looks the same at every size
@@ -21,8 +23,8 @@ def noisy(image: Tensor, kind: str, strength: float, seed: int, blur: float = 0.
 
     kind: "fade" to uniform noise; "dissolve", pixel by pixel, into it; "gaussian" noise added; "shuffle", places moved
     about, turned upside down, with noise. strength: 0 (nothing) to 1. blur: standard deviation in pixels, afterwards.
-    The same seed gives the same pictures on every machine. Raises ValueError for an unknown kind, numbers out of range
-    and an empty batch.
+    The same seed gives the same pictures on every machine. Raises ValueError for an unknown kind, numbers out of range,
+    NaN in a picture and an empty batch.
     """
     if kind not in KINDS:
         raise ValueError(f"unknown kind of noise {kind!r}: choose one of {', '.join(KINDS)}")
@@ -30,6 +32,7 @@ def noisy(image: Tensor, kind: str, strength: float, seed: int, blur: float = 0.
         raise ValueError(f"strength {strength} and blur {blur} of the noise: expected 0 to 1, and 0 or more pixels")
     if image.ndim != 4 or 0 in image.shape:
         raise ValueError(f"the picture has no pixels (shape {tuple(image.shape)}): expected [batch, height, width, 3]")
+    check_finite(image, "the picture")
     picture = image[..., :3].detach().cpu().float().expand(*image.shape[:3], 3).clamp(0, 1)
     if strength:
         draw = torch.Generator().manual_seed(seed)

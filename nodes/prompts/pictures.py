@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...ipadapter_core import FaceCrop, Feature
-from ...ipadapter_core.method.picture import encoder_views
+from ...ipadapter_core.method.picture import check_finite, encoder_views
 from ..encoders import encode_zeros
 from ..sized import seeing_size
 
@@ -84,7 +84,7 @@ def encode(
     """Cut pictures [B, H, W, C] to the encoder's square; outside a mask [M, h, w] they become white.
 
     sharpening: of the square, 0 (nothing) to 1. size: of the square in pixels, 0 for the encoder's own.
-    Raises ValueError for an empty batch, and for a size that the encoder cannot see.
+    Raises ValueError for an empty batch, NaN in picture or mask, and for a size that the encoder cannot see.
     """
     if mask is not None:
         image = _on_white(image, mask)
@@ -105,9 +105,10 @@ def _on_white(image: Tensor, mask: Tensor) -> Tensor:
 
 
 def _fitted(image: Tensor, mask: Tensor) -> Tensor:
-    """A mask of any size as [B, H, W, 1], one for each picture. Raises ValueError for an empty one."""
+    """A mask of any size as [B, H, W, 1], one for each picture. Raises ValueError for an empty one, or NaN in it."""
     if 0 in mask.shape:
         raise ValueError(f"the mask has no pixels (shape {tuple(mask.shape)}): connect a mask that is not empty")
+    check_finite(mask, "the mask of the reference")
     mask = mask.reshape(-1, 1, *mask.shape[-2:]).to(image)
     mask = comfy.utils.common_upscale(mask, image.shape[2], image.shape[1], "bilinear", "disabled").movedim(1, -1)
     return comfy.utils.repeat_to_batch_size(mask, len(image))

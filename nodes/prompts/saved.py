@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 import folder_paths
@@ -9,10 +11,14 @@ import torch
 from torch import Tensor
 
 from ... import ipadapter_core as core
-from ...ipadapter_core.method.spec import IDENTITY_DIM, AdapterSpec, FaceCrop, Feature
+from ...ipadapter_core.method.spec import AdapterSpec, FaceCrop, Feature
 from .. import folders
 from ..models import Adapter
+from .elsewhere import kept_in
+from .pictures import digest_of
 from .protocol import Prompt, given_of
+
+log = logging.getLogger(__name__)
 
 FORMAT = "image prompt 1"
 IDENTITIES = "identities"
@@ -25,26 +31,31 @@ def key_of(feature: Feature, crop: FaceCrop | None) -> str:
 
 
 class SavedPrompt:
-    """An image prompt from a file. Raises ValueError when the file is not an image prompt."""
+    """An image prompt from a file, ours or another program's. Raises ValueError when the file is not one.
+
+    words: what is in another program's file, for people; "" of ours.
+    """
 
     def __init__(self, name: str, file: core.WeightsFile) -> None:
         self.name = name
         self.tensors = {key: value.float() for key, value in file.tensors.items()}
         self.metadata = file.metadata
+        self.words = ""
         if self.metadata.get("format") != FORMAT:
-            self._take_identities()
+            self._take(file.tensors.values())
         self._check()
 
-    def _take_identities(self) -> None:
-        """A file of another program with nothing but identities in it."""
-        shapes = {key: tuple(value.shape) for key, value in self.tensors.items()}
-        if len(shapes) != 1 or not all(shape[-1:] == (IDENTITY_DIM,) for shape in shapes.values()):
-            raise ValueError(
-                f"{self.name} is not an image prompt: expected a file of Save Image Prompt, or one of nothing but "
-                f"identities [faces, {IDENTITY_DIM}]"
-            )
-        (value,) = self.tensors.values()
-        self.tensors = {IDENTITIES: value.reshape(-1, IDENTITY_DIM)}
+    def _take(self, tensors: Iterable[Tensor]) -> None:
+        """A file of another program."""
+        try:
+            found = kept_in(tensors)
+        except ValueError as error:
+            raise ValueError(f"{self.name} is not an image prompt: {error}, or a file of Save Image Prompt") from error
+        self.tensors = {IDENTITIES if kept.kind is None else kept.kind: kept.values for kept in found}
+        for kept in found:
+            if kept.nothing is not None:
+                self.tensors[UNCONDITIONAL] = kept.nothing
+        self.words = ", ".join(kept.words for kept in found)
 
     def _check(self) -> None:
         for key, value in self.tensors.items():
@@ -56,18 +67,30 @@ class SavedPrompt:
 
     @property
     def digest(self) -> str:
-        return self.metadata.get("pictures", "")
+        known = self.metadata.get("pictures", "")
+        return known if not self.words else digest_of(torch.cat([value.flatten() for value in self.tensors.values()]))
 
     def features(self, feature: Feature, crop: FaceCrop | None = None) -> Tensor:
         return self._of(key_of(feature, crop))
 
     def zero_states(self) -> Tensor:
+        if self.words and UNCONDITIONAL not in self.tensors:
+            states = self._of("penultimate")
+            log.warning(
+                '%s does not say what stands for "no picture": zeros do, as in the packs that save such', self.name
+            )
+            return torch.zeros_like(states[:1])
         return self._of(UNCONDITIONAL)
 
     def identities(self) -> Tensor | None:
         return self.tensors.get(IDENTITIES)
 
     def _of(self, key: str) -> Tensor:
+        if key not in self.tensors and self.words:
+            raise ValueError(
+                f"{self.name} holds {self.words}, but this adapter reads {key}: make the image prompt of the picture, "
+                "or choose another adapter"
+            )
         if key not in self.tensors:
             family, encoder = (self.metadata.get(name, "unknown") for name in ("family", "encoder"))
             raise ValueError(
@@ -122,4 +145,5 @@ def save_prompt(prompt: Prompt, adapter: Adapter, name: str) -> Path:
 
 
 def load_prompt(path: Path) -> SavedPrompt:
-    return SavedPrompt(path.name, core.read_weights(path))
+    """Read an image prompt of ours, or one of another program. Raises ValueError, naming the file, when it is none."""
+    return SavedPrompt(path.name, core.read_values(path))
