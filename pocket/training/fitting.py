@@ -102,11 +102,15 @@ def fit(name: str, module: nn.Module, loss: Loss, recipe: Recipe, folder: Path) 
         finally:
             save()
     if recipe.average:
-        with torch.no_grad():
-            for parameter, value in zip(trained, averages, strict=True):
-                parameter.copy_(value)
+        _copy(averages, trained)
     module.eval().requires_grad_(False)
     return time.monotonic() - began
+
+
+@torch.no_grad()
+def _copy(values: list[Tensor], parameters: list[nn.Parameter]) -> None:
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.copy_(value)
 
 
 def write_weights(path: Path, module: nn.Module, metadata: dict[str, str] | None = None) -> None:
