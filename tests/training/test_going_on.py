@@ -17,7 +17,7 @@ from torch import Tensor
 from tests.support import runs
 from trainer.__main__ import main
 from trainer.data.sources import open_source
-from trainer.run import checkpoint, folder, loop
+from trainer.run import best, checkpoint, folder, loop
 from trainer.run.same import made_with
 from trainer.settings.load import load_config
 
@@ -215,3 +215,20 @@ def test_sample_sees_a_turned_photo_upright_and_checks_before_it_works(
         message = capsys.readouterr().err.strip().splitlines()[-1]
         print(f"\n{message}")
         assert words in message
+
+
+def test_what_a_stop_or_a_kill_left_out_is_made_at_the_resume(tmp_path: Path) -> None:
+    due = {"steps": 2, "validate_every_steps": 2, "sample_every_steps": 2, "sample_steps": 1, "sample_pictures": 1}
+    config = runs.tiny_config(tmp_path, run=due | {"batch_size": 2, "keep_best": True}, data={"held_out": 4})
+    loop.train(config, folder.start(config))
+    run, log = tmp_path / "run", tmp_path / "run" / "log.jsonl"
+    files = [run / "samples" / "step-00000002.png", checkpoint.folder(run) / "step-00000002" / best.HELD_OUT]
+    wanted, lines = [file.read_bytes() for file in files], log.read_text().splitlines(keepends=True)
+    losses = runs.losses(run, "held_out_loss")
+    log.write_text("".join(line for line in lines if "held_out_loss" not in line))
+    for file in files:
+        file.unlink()
+    resume(run)
+    assert [file.read_bytes() for file in files] == wanted and runs.losses(run, "held_out_loss") == losses
+    resume(run)
+    assert len(log.read_text().splitlines()) == len(lines)

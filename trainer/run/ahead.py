@@ -16,6 +16,7 @@ import torch
 from ..data.batch import Batch
 from ..step.inputs import Inputs
 from ..step.phases import DATA, phase
+from .parallel.plain import Parallel
 
 STEPS = 2
 
@@ -40,6 +41,11 @@ class Ahead:
         while len(self.steps) < STEPS and self._read():
             pass
         return time.perf_counter() - began if launched is None or launched.query() else 0.0
+
+    def last_step(self, step: int, steps: int, parallel: Parallel) -> int:
+        """`steps`, or what can be reached from `step`, where the first batches have a fault on any process."""
+        ready = parallel.gather_objects((len(self.steps), bool(self.fault)))
+        return step + min(count for count, _ in ready) if any(fault for _, fault in ready) else steps
 
     def take(self) -> list[Inputs]:
         """The inputs of the step that begins."""

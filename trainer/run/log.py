@@ -126,6 +126,15 @@ def record(run: Path, **values: Any) -> None:
         file.write(json.dumps({"time": round(time.time(), 3), **values}) + "\n")
 
 
+def has_held_out(run: Path, step: int) -> bool:
+    """Whether a run's log has the held-out loss of a step."""
+    try:
+        lines = (run / LINES).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    return any('"held_out_loss"' in line and _step_of(line) == step for line in lines)
+
+
 def keep_until(path: Path, step: int) -> None:
     """Keep a log's whole lines up to a step; what a kill has cut off is dropped."""
     if not path.exists():

@@ -39,7 +39,7 @@ from .progress import Progress
 from .resume import GoingOn, choose
 from .same import made_with
 from .shared import OthersError, SharedError
-from .show import note_held_out, note_start, open_grid, open_log, show_grid, show_report
+from .show import left_out, note_held_out, note_start, open_grid, open_log, show_grid, show_report, show_sizes
 from .spare import spared
 from .stop import Stop
 from .validation import Proof, held_out_sums, validation_of
@@ -125,8 +125,10 @@ class Training:
     def go(self) -> int:
         """Run the remaining steps, save, and return the step reached."""
         self.begin()
-        last, self.first = self._last_step(), self.step + 1
+        last = self.ahead.last_step(self.step, self.config.run.steps, self.parallel)
+        self.first = self.step + 1
         with Progress(self.config.run.steps, self.step, not self.parallel.is_main) as self.progress:
+            self._show(*left_out(self.run, self.step, self.parallel))  # what a stop or a kill has left out
             self.window.restart()
             while self.step < last and not self._one():
                 pass
@@ -142,40 +144,44 @@ class Training:
         self.ahead = Ahead(batches, count, self.training_step.inputs, self.parallel.device)
         self.ahead.fill()
 
-    def _last_step(self) -> int:
-        """run.steps, or before, where the first batches have a fault on any process."""
-        ready = self.parallel.gather_objects((len(self.ahead.steps), bool(self.ahead.fault)))
-        has_fault = any(fault for _, fault in ready)
-        return self.step + min(count for count, _ in ready) if has_fault else self.config.run.steps
-
     def _one(self) -> bool:
         """One step and what is due after it; whether the run was asked to stop, and has saved.
 
-        The step before is read while this one runs, and this one too where something is due that needs it.
+        The step before is read while this one runs, and this one too where something is due that needs it. Several
+        processes agree on a stop by these numbers, one needs none.
         """
         run = self.config.run
         before, self.late = self.late, self.launch(learning_rate(self.config.optimiser, run.steps, self.step))
         self.step += 1
         if self.ema:
             self.ema.update(self.step)
-        is_asked = self._settle(before)
+        is_asked = self._settle(before) or (self.stop.is_asked and self.parallel.num_processes == 1)
         if self.step == self.first:
-            self._report_state()
+            show_sizes(self.parallel)
         self.progress.update(self.step)
         saves = self._is_due(run.save_every_steps) or self.step == run.steps
-        validates, samples = self._is_due(run.validate_every_steps), self._is_due(run.sample_every_steps)
-        if is_asked or saves or validates or samples:
+        is_due = saves or self._is_due(run.validate_every_steps) or self._is_due(run.sample_every_steps)
+        if is_asked or is_due:
             is_asked = self._settle(self.late) or is_asked
             self.late = None
         began = time.perf_counter()
         if is_asked or saves:
             self.save()
-        if validates and not is_asked:
-            self.validate()
-        if samples and not is_asked:
-            self.sample()
+        if is_due and not is_asked:
+            self._show()
+            # what is due may take long: a stop that was asked for amid it does not wait for another step
+            is_asked = any(self.parallel.gather_objects(self.stop.is_asked))
+            if is_asked and self.saved != self.step:
+                self.save()
         self.window.started += time.perf_counter() - began  # the speed is that of the training alone
         return is_asked
+
+    def _show(self, validates: bool = True, samples: bool = True) -> None:
+        """The validation and the grid, where they are wanted and due."""
+        if validates and self._is_due(self.config.run.validate_every_steps):
+            self.validate()
+        if samples and self._is_due(self.config.run.sample_every_steps):
+            self.sample()
 
     def close(self) -> None:
         """End the workers and close the log's files, whatever has happened."""
@@ -184,7 +190,7 @@ class Training:
             self.log.close()
 
     def _is_due(self, every: int) -> bool:
-        return bool(every) and self.step % every == 0
+        return bool(every) and self.step > 0 and self.step % every == 0
 
     def launch(self, rate: float) -> Late:
         """One optimiser step: its numbers, of all processes, which are read later."""
@@ -233,12 +239,6 @@ class Training:
             self.log.numbers(late.step, numbers)
         self.progress.say(late.step, numbers)
         self.window.restart()
-
-    def _report_state(self) -> None:
-        sizes = self.parallel.gather_objects(self.parallel.state_bytes())
-        logger.info(
-            "optimiser state: %s bytes on processes 0 to %d", ", ".join(f"{size:,}" for size in sizes), len(sizes) - 1
-        )
 
     def save(self) -> None:
         """Write a checkpoint. Raises ValueError on every process when it could not be written."""

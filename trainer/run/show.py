@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ipadapter_core import IPAdapter
+from ipadapter_core.files.whole import whole
 
 from ..base.frozen import Frozen
 from ..data.loader import Loader
@@ -17,7 +18,8 @@ from ..step.objective import Objective
 from . import checkpoint
 from .best import forget_losses, note_loss, prune
 from .folder import cannot_write, remember
-from .log import Log, record
+from .log import Log, has_held_out, record
+from .parallel.plain import Parallel
 from .report import write_report
 from .resume import Chosen, GoingOn
 from .same import DATA
@@ -51,12 +53,20 @@ def show_grid(
     picture = grid.make(adapter, is_asked)
     if picture is None:
         return
-    folder = log.run / "samples"
-    folder.mkdir(exist_ok=True)
-    picture.save(folder / f"{checkpoint.name(step)}.png")
+    path = _grid_path(log.run, step)
+    path.parent.mkdir(exist_ok=True)
+    with whole(path) as part:
+        picture.save(part, "PNG")
     log.picture(step, "samples", picture)
     if scores := grid.scores():
         log.numbers(step, scores)
+
+
+def left_out(run: Path, step: int, parallel: Parallel) -> tuple[bool, bool]:
+    """Whether a run's log has no held-out loss of a step, and whether there is no grid of it, to all processes."""
+    mine = not has_held_out(run, step), not _grid_path(run, step).exists()
+    found: tuple[bool, bool] = parallel.gather_objects(mine)[0]
+    return found
 
 
 def note_held_out(run: Path, settings: RunConfig, step: int, loss: float) -> None:
@@ -64,6 +74,14 @@ def note_held_out(run: Path, settings: RunConfig, step: int, loss: float) -> Non
     with spared("the note of the held-out loss"):
         note_loss(run, step, loss)
         prune(run, settings)
+
+
+def show_sizes(parallel: Parallel) -> None:
+    """Say how much of the optimiser's state each process holds. Every process must call it."""
+    sizes = parallel.gather_objects(parallel.state_bytes())
+    logger.info(
+        "optimiser state: %s bytes on processes 0 to %d", ", ".join(f"{size:,}" for size in sizes), len(sizes) - 1
+    )
 
 
 def show_report(run: Path) -> None:
@@ -88,3 +106,7 @@ def note_start(
         run, step=step, steps=config.run.steps, processes=config.run.processes, changed=changes,
         aside=chosen.aside if chosen else [], made_with=dict(made_with),
     )  # fmt: skip
+
+
+def _grid_path(run: Path, step: int) -> Path:
+    return run / "samples" / f"{checkpoint.name(step)}.png"
