@@ -55,9 +55,10 @@ bench: setup
 	set -e; for script in bench/*.py; do $(BIN)/python $$script --check; done
 	$(BIN)/python bench/attention.py --host --check
 
-# Twenty kills in each mode; takes long, so its output is committed.
+# Forty kills, every way in every moment; takes long, so its output is committed. Interrupted, it goes on; to begin
+# anew remove out/kill-test.
 kill-test: setup
-	$(BIN)/python -m tests.support.kill --kills 20 --out docs/kill-test.md
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.support.kill --folder out/kill-test --out docs/kill-test.md
 
 # An evaluation killed ten times, in one and two processes in turns, ends in the same bytes.
 evaluation-kill-test: setup

@@ -1,159 +1,219 @@
-"""Kill a training again and again, go on each time, and compare its end with that of a training that was left alone.
+"""Kill a cache and a training again and again, go on each time, and compare the end with one that was left alone.
 
-    python -m tests.support.kill --kills 20 --out docs/kill-test.md
+    python -m tests.support.kill --folder out/kill-test --out docs/kill-test.md
 
-Of three, one is kill -9 at a random step, one kill -9 at the moment when a checkpoint is being written, and one is
-SIGTERM, in turn to the launcher, its process group, every process and one rank; after that, the run has to say that it
-saved, and its exit code has to be 0.
+Each kill is of a way (a signal, and who gets it) and of a moment, which is seen in the run's own files while its first
+process stands still (`moments`). A line for each is kept in the folder: stopped, the same command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import random
 import signal
-import subprocess
 import sys
-import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import psutil
 import torch
 
-from tests.support import runs
+from tests.support import moments, runs
+from tests.support.kill_report import Done, Kill, Outcome, report
+from trainer.data.shards import SHARD
 from trainer.run import checkpoint
 from trainer.settings.config import Config
 
 MODES = {
     "one process": {"parallel": "none", "processes": 1, "batch_size": 4},
+    "two processes, DDP": {"parallel": "ddp", "processes": 2, "batch_size": 2},
     "two processes, ZeRO-2": {"parallel": "zero2", "processes": 2, "batch_size": 2},
 }
-PATIENCE = 300  # seconds for a run to reach the moment of its kill
+STEPS = 12  # of the training, for each of its kills: enough to reach any moment
 
 
-@dataclasses.dataclass
-class Outcome:
-    """What came of a kill test. largest: difference of any number of the final states."""
+def _plan() -> dict[str, list[Kill]]:
+    """Forty: every way of one process in every moment, and ten of two processes."""
+    ways = [
+        *((name, target) for name in ("SIGTERM", "SIGINT") for target in ("process group", "main process")),
+        ("SIGKILL", "main process"), ("SIGKILL", "every process"),
+    ]  # fmt: skip
+    names = ("train", "save", "validation", "grid")
+    one = [Kill(*way, "cache") for way in ways]
+    one += [Kill(*ways[(turn + place) % 6], names[place]) for turn in range(6) for place in range(4)]
+    two = [
+        ("SIGTERM", "launcher", "train"), ("SIGTERM", "last rank", "save"), ("SIGKILL", "last rank", "validation"),
+        ("SIGTERM", "first rank", "grid"), ("SIGKILL", "launcher", "train"), ("SIGKILL", "first rank", "save"),
+        ("SIGTERM", "process group", "validation"), ("SIGINT", "launcher", "grid"),
+        ("SIGKILL", "every process", "save"), ("SIGTERM", "every process", "train"),
+    ]  # fmt: skip
+    return {"one process": one, "two processes, DDP": [Kill(*values) for values in two]}
 
-    kills: list[str]
-    tensors: int
-    numbers: int
-    largest: float
-    is_equal: bool
+
+PLAN = _plan()
 
 
-def kill_test(folder: Path, mode: str, kills: int, seed: int = 0) -> Outcome:
-    """Train twice, once with `kills` kills, and compare the final weights, optimiser state and EMA."""
-    steps = 8 * kills
+def kill_test(folder: Path, mode: str, kills: Sequence[Kill], at_most: int | None = None) -> Outcome:
+    """Do those of the kills that the folder does not know of yet, at most so many, and compare if all are done."""
+    left, killed = _configs(folder, mode, kills)
+    book = folder / "kills.jsonl"
+    done = [_read(line) for line in book.read_text().splitlines()] if book.exists() else []
+    for kill in kills[len(done) :][:at_most]:
+        done.append(_do(folder, killed, kill, draw=random.Random(len(done))))
+        with book.open("a") as file:
+            file.write(json.dumps(dataclasses.asdict(done[-1])) + "\n")
+        print(f"{mode}, {len(done)} of {len(kills)}: {done[-1]}", flush=True)
+    return _compare(folder, left, killed, done) if len(done) == len(kills) else Outcome(done, len(kills))
+
+
+def _configs(folder: Path, mode: str, kills: Sequence[Kill]) -> tuple[Config, Config]:
+    """Of the run that is left alone, and of the one that is killed; written in the folder."""
+    found = []
+    has_cache = any(kill.moment == "cache" for kill in kills)
+    steps = STEPS * sum(kill.moment != "cache" for kill in kills)
+    run = MODES[mode] | moments.DUE | {"steps": steps, "sample_steps": 2, "sample_pictures": 1, "keep_last": 2}
     optimiser = {"ema": 0.9, "learning_rate": 1e-2, "schedule": "cosine", "warmup_steps": 4}
-    left = runs.tiny_config(folder, run=MODES[mode] | {"steps": steps, "save_every_steps": 2}, optimiser=optimiser)
-    killed = dataclasses.replace(left, run=dataclasses.replace(left.run, folder=str(folder / "killed")))
-    runs.run("train", runs.write_config(left, folder / "left.toml"))
-    draw, found = random.Random(seed), []
-    arguments: list[str | Path] = ["train", runs.write_config(killed, folder / "killed.toml")]
-    place = Path(killed.run.folder)
-    for number in range(kills):
-        process = runs.spawn(arguments, has_group=True)
-        if number % 3 == 2:
-            moment = _ask_to_stop(process, killed, draw, runs.WAYS[number // 3 % len(runs.WAYS)])
-        else:
-            moment = _kill_at_moment(process, killed, draw, is_saving=number % 3 == 1)
-            process.communicate()
-        parts = [path.name for path in checkpoint.folder(place).glob(".step-*")] if place.exists() else []
-        newest = checkpoint.latest(place)
-        found.append(
-            f"{moment}; left {parts[0] if parts else 'nothing unfinished'}; newest {newest.name if newest else 'none'}"
-        )
-        started = (place / "config.toml").exists()
-        arguments = ["resume", place] if started else arguments
-    runs.run(*arguments)
-    return _compare(left, killed, found)
+    for name in ("left", "killed"):
+        data = {"workers": 1, "held_out": 4, "cache": str(folder / f"{name}-cache") if has_cache else ""}
+        made = runs.tiny_config(folder, data=data, run=run | {"folder": str(folder / name)}, optimiser=optimiser)
+        if has_cache and not (folder / f"{name}.toml").exists():  # a cache of several files
+            rows = [{"image_file": f"{number % 12}.png", "text": f"text {number}"} for number in range(3 * SHARD + 40)]
+            (folder / "data" / "data.json").write_text(json.dumps(rows))
+        runs.write_config(made, folder / f"{name}.toml")
+        found.append(made)
+    if has_cache:
+        runs.run("cache", folder / "left.toml")
+    return found[0], found[1]
 
 
-def _wait(process: subprocess.Popen[str], place: Path, draw: random.Random) -> None:
-    """Until one of the next steps."""
-    wanted, began = _logged(place) + draw.randint(1, 6), time.monotonic()
-    while _logged(place) < wanted:
-        assert process.poll() is None, f"the run ended before it could be killed: {process.communicate()[0]}"
-        assert time.monotonic() - began < PATIENCE, "the run did not reach the step of its kill"
+def _do(folder: Path, config: Config, kill: Kill, draw: random.Random) -> Done:
+    """Start or go on, kill it in its moment, and look at what it has left."""
+    place, cache, is_cache = Path(config.run.folder), Path(config.data.cache), kill.moment == "cache"
+    if not is_cache and config.data.cache and not place.exists():
+        runs.run("cache", folder / "killed.toml")
+    before, since = moments.shards(cache) if is_cache else _logged(place), time.time()
+    number = draw.randint(1, 3)  # of the moments at which it could be killed
+    started: list[str | Path] = ["cache" if is_cache else "train", folder / "killed.toml"]
+    if not is_cache and (place / "config.toml").exists():
+        started = ["resume", place]
+    process = runs.spawn(started, has_group=True)
+    passed: set[int] = set()
+
+    def is_now() -> bool:
+        if is_cache:
+            return before < moments.shards(cache) < moments.shards(folder / "left-cache")
+        moment, step = moments.of_run(config, since)
+        passed.update([step] if moment == kill.moment else [])
+        return moment == kill.moment and (kill.moment != "train" or len(passed) >= number)
+
+    try:
+        first = moments.held_at(process, is_now)
+        step, saved = (moments.shards(cache),) * 2 if is_cache else (_logged(place), _saved(place))
+        family = runs.family(process)
+        runs.send(process, getattr(signal, kill.signal), kill.target)
+        if first.is_running():
+            first.resume()
+        output, _ = process.communicate(timeout=moments.PATIENCE)
+    finally:
+        if process.poll() is None:
+            runs.kill(runs.family(process))
+    reached, after = (moments.shards(cache),) * 2 if is_cache else (_logged(place), _saved(place))
+    done = Done(kill, step, saved, reached, after, process.returncode, [])
+    done.faults.extend(_faults(done, output, config))
+    if left := psutil.wait_procs(family, timeout=30)[1]:
+        done.faults.append(f"{len(left)} processes live on")
+    return done
 
 
-def _ask_to_stop(process: subprocess.Popen[str], config: Config, draw: random.Random, way: str) -> str:
-    place = Path(config.run.folder)
-    _wait(process, place, draw)
-    runs.ask_to_stop(process, way)
-    output, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0 and "stopped and saved at step" in output, output
-    return f"SIGTERM to the {way} after step {_logged(place)}".replace("the every", "every").replace("the one", "one")
-
-
-def _kill_at_moment(process: subprocess.Popen[str], config: Config, draw: random.Random, is_saving: bool) -> str:
-    place = Path(config.run.folder)
-    _wait(process, place, draw)
-    family = runs.family(process)  # looked for before, so that the kill itself takes no time
-    if not is_saving:
-        time.sleep(draw.random() * 0.05)
-        runs.kill(family)
-        return f"after step {_logged(place)}"
-    while not any(checkpoint.folder(place).glob(".step-*.part")):
-        assert process.poll() is None, f"the run ended before it could be killed: {process.communicate()[0]}"
-    time.sleep(draw.random() * 0.005)
-    runs.kill(family)
-    return f"while saving after step {_logged(place)}"
+def _faults(done: Done, output: str, config: Config) -> list[str]:
+    """What is not as docs/training.md says."""
+    kill, found = done.kill, []
+    code = {"SIGKILL": -signal.SIGKILL, "SIGTERM": 0, "SIGINT": 0}[kill.signal]
+    if kill.moment == "cache":
+        code = {"SIGTERM": -signal.SIGTERM, "SIGINT": 128 + signal.SIGINT}.get(kill.signal, code)
+    elif kill.signal == "SIGKILL" and kill.target in ("first rank", "last rank"):
+        code = 1
+        rank = 0 if kill.target == "first rank" else config.run.processes - 1
+        if f"error: the training has stopped: process {rank} was killed by SIGKILL" not in output:
+            found.append(f"did not say that process {rank} was killed: {output[-2000:]}")
+    if done.exit != code:
+        found.append(f"exit code {done.exit}, not {code}: {output[-2000:]}")
+    if done.after < done.saved:
+        found.append(f"{done.saved} was saved and is gone")
+    if kill.is_caught:
+        if f"stopped and saved at step {done.after};" not in output or done.after != done.reached:
+            found.append(f"reached step {done.reached}, saved {done.after}, said: {output[-2000:]}")
+    elif kill.moment != "cache" and done.reached - done.after > config.run.save_every_steps:
+        found.append(f"reached step {done.reached}, but saved is {done.after}")
+    if "Traceback" in output:
+        found.append(f"a traceback: {output[-2000:]}")
+    return found
 
 
 def _logged(place: Path) -> int:
-    log = place / "log.jsonl"
-    return len(log.read_bytes().splitlines()) if log.exists() else 0
+    return max(runs.losses(place), default=0) if (place / "log.jsonl").exists() else 0
 
 
-def _compare(left: Config, killed: Config, kills: list[str]) -> Outcome:
-    one, other = runs.final_state(Path(left.run.folder)), runs.final_state(Path(killed.run.folder))
-    assert one.keys() == other.keys()
-    largest = max(float((one[key].double() - other[key].double()).abs().max()) for key in one)
-    is_equal = all(torch.equal(one[key], other[key]) for key in one)
-    is_equal &= runs.losses(Path(left.run.folder)) == runs.losses(Path(killed.run.folder))
-    return Outcome(kills, len(one), sum(value.numel() for value in one.values()), largest, is_equal)
+def _saved(place: Path) -> int:
+    return max(checkpoint.steps_of(place), default=0)
 
 
-def report(mode: str, outcome: Outcome) -> str:
-    lines = [f"## {mode}: {len(outcome.kills)} kills", ""]
-    lines += [f"{number}. {text}" for number, text in enumerate(outcome.kills, 1)]
-    verdict = "equal, bit for bit" if outcome.is_equal else "NOT equal"
-    lines += [
-        "",
-        f"Final state: {outcome.tensors} tensors, {outcome.numbers:,} numbers, {verdict}; "
-        f"largest difference {outcome.largest:g}.",
-        "",
-    ]
-    return "\n".join(lines)
+def _read(line: str) -> Done:
+    values = json.loads(line)
+    return Done(Kill(**values.pop("kill")), **values)
+
+
+def _compare(folder: Path, left: Config, killed: Config, done: list[Done]) -> Outcome:
+    """Let both runs end, and compare weights, optimiser state, EMA, losses, validations, grids, and the caches."""
+    runs.run("resume", killed.run.folder)
+    whole, other = _left_alone(folder), Path(killed.run.folder)
+    one, two = runs.final_state(whole), runs.final_state(other)
+    assert one.keys() == two.keys()
+    largest = max(float((one[key].double() - two[key].double()).abs().max()) for key in one)
+    others = [key for key in one if not torch.equal(one[key], two[key])]
+    others += ["losses"] * (runs.losses(whole) != runs.losses(other))
+    ours, theirs = runs.losses(other, "held_out_loss"), runs.losses(whole, "held_out_loss")
+    others += ["validations"] * (ours != theirs)
+    grids, wanted = (_files(run / "samples") for run in (other, whole))
+    others += ["grids"] * (grids != wanted)
+    if left.data.cache:
+        caches = [_files(Path(config.data.cache)) for config in (left, killed)]
+        others += ["cache"] * (caches[0] != caches[1])
+    counts = (len(ours), len(theirs)), (len(grids), len(wanted))
+    numbers = sum(value.numel() for value in one.values())
+    return Outcome(done, len(done), len(one), numbers, largest, *counts, others)
+
+
+def _left_alone(folder: Path) -> Path:
+    if not (folder / "left" / "config.toml").exists():
+        runs.run("train", folder / "left.toml")
+    return folder / "left"
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--folder", type=Path, default=Path("out/kill-test"), help="remove it to begin anew")
+    parser.add_argument("--at-most", type=int, help="kills of each mode this time; all by default")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    text, is_good = (
-        [
-            "# Kill test",
-            "",
-            "`make kill-test`: kill -9 of all processes, or SIGTERM; resume; compare with a run that was left alone.",
-            "",
-        ],
-        True,
-    )
-    for mode in MODES:
-        with tempfile.TemporaryDirectory() as folder:
-            outcome = kill_test(Path(folder), mode, options.kills)
-        is_good &= outcome.is_equal
-        text.append(report(mode, outcome))
-        print(text[-1], flush=True)
+    outcomes = {}
+    for mode, kills in PLAN.items():
+        folder = options.folder.resolve() / mode.replace(",", "").replace(" ", "-")
+        folder.mkdir(parents=True, exist_ok=True)
+        outcomes[mode] = kill_test(folder, mode, kills, options.at_most)
+    text = report(outcomes)
+    print(text)
     if options.out:
-        options.out.write_text("\n".join(text))
-    return 0 if is_good else 1
+        options.out.write_text(text)
+    return 0 if all(outcome.is_good for outcome in outcomes.values()) else 1
 
 
 if __name__ == "__main__":

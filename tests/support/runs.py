@@ -119,20 +119,24 @@ def ranks(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return [by_rank[rank] for rank in sorted(by_rank)] or [psutil.Process(process.pid)]
 
 
-def ask_to_stop(process: subprocess.Popen[str], way: str) -> None:
-    """SIGTERM in one of WAYS."""
-    if way == "process group":
-        os.killpg(process.pid, signal.SIGTERM)
-    elif way == "every process":
-        for member in family(process):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.terminate()
+def send(process: subprocess.Popen[str], number: int, target: str) -> None:
+    """A signal to one of TARGETS."""
+    if target == "process group":
+        os.killpg(process.pid, number)
+        return
+    if target == "every process":
+        to = family(process)
+    elif target in ("first rank", "last rank"):
+        to = [ranks(process)[0 if target == "first rank" else -1]]
     else:
-        (ranks(process)[-1] if way == "one rank" else psutil.Process(process.pid)).terminate()
+        to = [psutil.Process(process.pid)]
+    for member in to:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            member.send_signal(number)
 
 
-# How a cluster, a service or a person sends SIGTERM: `timeout` and systemd to a group, Slurm to each process.
-WAYS = ("launcher", "process group", "every process", "one rank")
+# How a cluster, a service or a person sends a signal: `timeout`, systemd and Ctrl-C to a group, Slurm to each process.
+TARGETS = ("launcher", "main process", "process group", "every process", "first rank", "last rank")
 
 
 def wait_for_steps(process: subprocess.Popen[str], place: Path, steps: int = 3) -> None:
@@ -142,10 +146,10 @@ def wait_for_steps(process: subprocess.Popen[str], place: Path, steps: int = 3) 
         time.sleep(0.05)
 
 
-def losses(folder: Path) -> dict[int, float]:
-    """The loss of each logged step."""
+def losses(folder: Path, name: str = "loss") -> dict[int, float]:
+    """The loss of each logged step, or another of the log's numbers."""
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+    return {line["step"]: line[name] for line in lines if name in line}
 
 
 def predict(

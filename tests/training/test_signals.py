@@ -1,6 +1,6 @@
 """However a run is asked to stop it saves and says so; however it ends, its lock and its workers end with it.
 
-SIGTERM in the other ways is in the kill test.
+The other ways, and SIGINT, are in the kill test: `test_resume.py`.
 """
 
 from __future__ import annotations
@@ -28,12 +28,11 @@ def config(folder: Path, processes: int, name: str = "run") -> Path:
     return runs.write_config(made, folder / f"{name}.toml")
 
 
-@pytest.mark.parametrize(("processes", "way"), [(1, "process group"), (2, "every process")])
-def test_sigterm_saves_and_says_so(processes: int, way: str, tmp_path: Path) -> None:
-    process = runs.spawn(["train", config(tmp_path, processes)], has_group=True)
+def test_sigterm_to_all_at_once_saves_and_says_so(tmp_path: Path) -> None:
+    process = runs.spawn(["train", config(tmp_path, 2)], has_group=True)
     runs.wait_for_steps(process, tmp_path / "run")
     family = runs.family(process)
-    runs.ask_to_stop(process, way)
+    runs.send(process, signal.SIGTERM, "every process")
     output, _ = process.communicate(timeout=120)
     newest = checkpoint.latest(tmp_path / "run")
     print("\n" + output.splitlines()[-1])
