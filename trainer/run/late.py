@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -26,9 +27,11 @@ class Late:
     sums: Tensor
     norm: Tensor
     losses: Tensor
+    launched: float = field(init=False)  # when the host had it under way, by time.perf_counter
     done: torch.cuda.Event | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        self.launched = time.perf_counter()
         numbers = torch.cat([self.sums, self.norm.detach().to(self.sums).view(1), self.losses.to(self.sums)])
         if numbers.is_cuda:
             numbers = numbers.to("cpu", non_blocking=True)  # into pinned memory

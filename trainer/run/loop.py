@@ -129,7 +129,7 @@ class Training:
         self.first = self.step + 1
         with Progress(self.config.run.steps, self.step, not self.parallel.is_main) as self.progress:
             self._show(*left_out(self.run, self.step, self.parallel))  # what a stop or a kill has left out
-            self.window.restart()
+            self.window.restart(time.perf_counter())
             while self.step < last and not self._one():
                 pass
         if self.log:
@@ -234,11 +234,11 @@ class Training:
         raise ValueError(f"{mine}; saved at step {self.step}" if self.saved > 0 else mine)
 
     def _report(self, late: Late) -> None:
-        numbers = self.window.numbers() | {"learning_rate": late.rate}
+        numbers = self.window.numbers(late.launched) | {"learning_rate": late.rate}
         if self.log:
             self.log.numbers(late.step, numbers)
         self.progress.say(late.step, numbers)
-        self.window.restart()
+        self.window.restart(late.launched)  # a step's numbers are read later, some of them one after the other
 
     def save(self) -> None:
         """Write a checkpoint. Raises ValueError on every process when it could not be written."""

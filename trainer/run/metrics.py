@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import torch
@@ -46,10 +45,10 @@ class Window:
         self.steps += 1
         self.waited += waited
 
-    def numbers(self) -> dict[str, float]:
-        """Means of the window, by name; `loss/q1` is of the least noisy quarter of the times."""
+    def numbers(self, now: float) -> dict[str, float]:
+        """Means of the window, which ends `now`, by name; `loss/q1` is of the least noisy quarter of the times."""
         assert self.sums is not None
-        values, seconds = self.sums.tolist(), time.perf_counter() - self.started
+        values, seconds = self.sums.tolist(), now - self.started
         samples = values[SAMPLES]
         out = {
             "loss": values[WEIGHTED] / samples,
@@ -64,5 +63,5 @@ class Window:
                 out[f"loss/q{quartile + 1}"] = total / count
         return out
 
-    def restart(self) -> None:
-        self.sums, self.norm, self.steps, self.waited, self.started = None, 0.0, 0, 0.0, time.perf_counter()
+    def restart(self, now: float) -> None:
+        self.sums, self.norm, self.steps, self.waited, self.started = None, 0.0, 0, 0.0, now
