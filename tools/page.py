@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Page as Tab
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Playwright, sync_playwright
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+_running: list[Playwright] = []
 # The nodes are registered, and the page has opened its own first graph.
 READY = """() => window.app?.vueAppReady && 'ImagePrompt' in (window.LiteGraph?.registered_node_types ?? {})
     && app.graph?.nodes.length > 0"""
@@ -112,12 +113,26 @@ def _described(message: Any) -> str:
 
 
 @contextmanager
+def _playwright() -> Iterator[Playwright]:
+    """The Playwright that runs already, or a new one: a thread cannot have two."""
+    if _running:
+        yield _running[0]
+        return
+    with sync_playwright() as started:
+        _running.append(started)
+        try:
+            yield started
+        finally:
+            _running.clear()
+
+
+@contextmanager
 def open_page(address: str, width: int = 1600, height: int = 900) -> Iterator[Page]:
     """ComfyUI's page at `address` in a fresh browser. Raises ValueError when no Chromium is installed."""
     browser = find_browser()
     if browser is None:
         raise ValueError(f"no Chromium was found: install it as {', '.join(BROWSERS[:-1])} or {BROWSERS[-1]}")
-    with sync_playwright() as playwright, playwright.chromium.launch(executable_path=browser, args=FLAGS) as chromium:
+    with _playwright() as playwright, playwright.chromium.launch(executable_path=browser, args=FLAGS) as chromium:
         tab = chromium.new_page(viewport={"width": width, "height": height})
         page = Page(tab)
         tab.request.post(f"{address}/settings", data=SETTINGS)

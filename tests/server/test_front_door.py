@@ -85,9 +85,10 @@ def test_a_missing_file_is_refused_before_anything_runs(fresh: Page) -> None:
     choose(fresh, encoder="auto")
 
 
-# Words, and the place by which one of ours is found: after those alone that have the word in their names.
+# Words, and the place by which one of ours is found: after those alone that have the word in their names. The first
+# for "ip-adapter" are our three blueprints.
 PLACES = {
-    "ipadapter": 1, "ip-adapter": 1, "IPAdapter Advanced": 1, "image prompt": 1, "reference": 8, "style": 8,
+    "ipadapter": 1, "ip-adapter": 4, "IPAdapter Advanced": 1, "image prompt": 1, "reference": 8, "style": 8,
     "composition": 8, "character": 8, "face": 10, "faceid": 1,
 }  # fmt: skip
 
