@@ -23,6 +23,7 @@ nodes, sockets, pocket, folders = (
 import folder_paths  # noqa: E402
 from comfy_execution.utils import CurrentNodeContext  # noqa: E402
 
+KINDS = host.part("nodes.prompts.noise").KINDS
 NODES = {node.GET_SCHEMA().node_id: node for node in nodes.NODES}
 H94 = "https://huggingface.co/h94/IP-Adapter/resolve/main/models"
 NO_ADAPTER = ("pocket.safetensors is for another model", "models/ipadapter", f"{H94}/ip-adapter_sd15.safetensors")
@@ -182,8 +183,14 @@ def test_a_refusal_is_shown_on_its_node_and_goes_when_it_runs(folder: Path, monk
     assert page.texts == [("7", f"⚠ {error.value}")]
     save_file({"faces": torch.ones(1, 512)}, folder / "image_prompts" / "face.safetensors")
     page.run("ImagePromptLoad", "7", file="face.safetensors")
-    assert page.texts == [("7", "✓")]  # the page itself never takes a text away
-    page.run("ImagePromptLoad", "7", file="face.safetensors")
+    assert page.texts == [("7", "identities of 1 face")]
+    # a node that says nothing of itself: the page never takes a text away
+    noise = {"kind": KINDS[0], "strength": 1.0, "blur": 0.0, "seed": 0}
+    with pytest.raises(ValueError, match="NaN or infinite values"):
+        page.run("ImagePromptNoise", "8", **noise, image=torch.full((1, 8, 8, 3), torch.nan))
+    page.run("ImagePromptNoise", "8", **noise, image=torch.rand(1, 8, 8, 3))
+    assert page.texts == [("8", "✓")]
+    page.run("ImagePromptNoise", "8", **noise, image=torch.rand(1, 8, 8, 3))
     assert page.texts == []
 
 
