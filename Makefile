@@ -46,9 +46,9 @@ test: setup
 test-nodes: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/nodes --ignore-glob "*/test_older_*" $(APART)
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/nodes/test_older_*.py $(APART)
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/core tests/test_*.py $(APART)
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/pocket
 test-others: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests/core tests/test_*.py $(APART)
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/training
 
 bench: setup
