@@ -69,7 +69,7 @@ def find_encoder(wanted: PublishedEncoder, is_needed: bool = True) -> Found | No
             ranked[name] = 0 if ENCODER_NAMES[wanted.name] in plain(name.replace("/", "_")) else UNTOLD
     if not ranked and not is_needed:
         return None
-    hint = f"model.safetensors from {wanted.place}"
+    hint = wanted.url
     return _best(ranked, folders.ENCODERS, f"the encoder {wanted.name}", "an encoder of its widths", hint)
 
 

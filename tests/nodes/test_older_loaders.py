@@ -196,7 +196,7 @@ def encoder_weights(name: str) -> dict[str, torch.Tensor]:
 
 def test_encoders_by_their_widths(folder: Path) -> None:
     write = Header(folder / "clip_vision")
-    with pytest.raises(ValueError, match=r"CLIP ViT-H/14 .*: put model\.safetensors from models/image_encoder"):
+    with pytest.raises(ValueError, match=r"CLIP ViT-H/14 .*: put https://\S+/clip_vision_h\.safetensors there"):
         find.find_encoder(presets.VIT_H)
     assert find.find_encoder(presets.VIT_H, is_needed=False) is None
     write("a.safetensors", encoder_weights("ViT-H-14"), 1)
