@@ -101,18 +101,20 @@ def fits(spec: AdapterSpec, encoder: Encoder) -> bool:
 
 def reads(spec: AdapterSpec, encoder: Encoder) -> bool:
     """Whether an encoder's feature has the shape that an adapter reads, whatever it was trained on."""
-    width = encoder.embed_dim if spec.feature == "pooled" else encoder.width
-    return width == spec.feature_dim and spec.feature_length in (None, encoder.num_states)
+    return _width(spec, encoder) == spec.feature_dim and spec.feature_length in (None, encoder.num_states)
 
 
 def mismatch(spec: AdapterSpec, adapter: str, encoder: Encoder, name: str) -> str:
     """That an encoder's feature has not the shape that the adapter of this name reads."""
-    assert spec.feature is not None
-    width = encoder.embed_dim if spec.feature == "pooled" else encoder.width
     return (
-        f"{name} does not fit {adapter}: it gives {width}-wide {spec.feature} features, and the adapter reads "
-        f"{spec.feature_dim}-wide ones. Choose {encoder_name(spec)}, or auto, which finds it"
+        f"{name} does not fit {adapter}: it gives {_width(spec, encoder)}-wide {spec.feature} features, and the "
+        f"adapter reads {spec.feature_dim}-wide ones. Choose {encoder_name(spec)}, or auto, which finds it"
     )
+
+
+def _width(spec: AdapterSpec, encoder: Encoder) -> int | None:
+    """Of the feature that an adapter reads; None where the encoder has it not."""
+    return encoder.embed_dim if spec.feature == "pooled" else encoder.width
 
 
 def adapters(names: Iterable[str]) -> Iterator[tuple[str, AdapterSpec]]:

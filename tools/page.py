@@ -23,6 +23,14 @@ READY = """() => window.app?.vueAppReady && 'ImagePrompt' in (window.LiteGraph?.
     && app.graph?.nodes.length > 0"""
 # Graphs alone: no first visit's template browser, no map, no counters over the canvas.
 SETTINGS = {"Comfy.TutorialCompleted": True, "Comfy.Minimap.Visible": False, "Comfy.Graph.CanvasInfo": False}
+# One new node of a kind, selected.
+ALONE = """kind => {
+    app.graph.clear();
+    const node = LiteGraph.createNode(kind);
+    app.graph.add(node);
+    app.canvas.selectNode(node);
+    app.canvas.setDirty(true, true);
+}"""
 # Everything on the page that is no graph.
 BARE = ".workflow-tabs-container, .side-toolbar-container, .p-splitter, .p-toast { display: none !important }"
 # The part of the page that asks a hub, at any later moment, how large the models are that its own first graph lacks.
@@ -106,6 +114,13 @@ class Page:
         self.tab.wait_for_timeout(1000)  # the canvas draws at its own pace
         self.tab.screenshot(path=path)
         style.evaluate("element => element.remove()")
+
+
+def show_help(tab: Tab, kind: str) -> None:
+    """Put one new node of a kind on the canvas, and open its help panel."""
+    tab.evaluate(ALONE, kind)
+    if not tab.locator(".node-help-content").is_visible():  # it follows the selection once it is open
+        tab.locator("[data-testid=info-button]").click()
 
 
 def _described(message: Any) -> str:

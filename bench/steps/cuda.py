@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 OF_REFERENCE, OF_REFERENCE_COMPILED, OF_FLOOR, WAIT = 3.0, 3.6, 0.95, 0.01
-PEAK = {"H100": 989e12, "H200": 989e12, "A100": 312e12}  # dense bf16 products a second, by the datasheets
 LOSS_AT = 50  # the step whose loss is compared between engines
 
 
@@ -48,6 +47,8 @@ def compare(options: argparse.Namespace, our_config: Callable[..., Any]) -> bool
     """Measure all rows, print them with their bars and one JSON line; whether every bar is reached."""
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"  # asking for a GPU must not begin CUDA in this process
     import_all()
+    from trainer.commands.profile import peak_of
+
     forked(write_models, options)
     print(f"weights and cache: {forked(write_cache, options, our_config)['seconds']:.0f} s", flush=True)
     found: dict[tuple[str, int], dict[str, Any]] = {}
@@ -60,7 +61,7 @@ def compare(options: argparse.Namespace, our_config: Callable[..., Any]) -> bool
         made = forked(measure, options, row, our_config)
         if row.kind == "count":
             flop, device = made.get("flop", 0.0), made.get("device", "a GPU")
-            peak = next((value for name, value in PEAK.items() if name in device), 0.0)
+            peak = peak_of(device) or 0.0
             what = f"{options.dtype}, {options.pixels} px, {flop / 1e12:.3f} TFLOP a sample"
             print(f"{device}, torch {made.get('torch')}, {what}", flush=True)
             continue
@@ -207,25 +208,11 @@ def _dtype(options: argparse.Namespace) -> Any:
 def _other(options: argparse.Namespace, row: Row) -> Callable[[], Any]:
     from steps.reference import floor_step, reference_step
 
+    from trainer.step.engine import captured
+
     make = reference_step if row.kind == "reference" else floor_step
     step = make(options.models, options.pixels, row.batch, options.device, _dtype(options))
-    return captured(step) if row.engine == "graph" and options.device == "cuda" else step
-
-
-def captured(step: Callable[[], None]) -> Callable[[], None]:
-    """A step as one CUDA graph."""
-    import torch
-
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay
+    return captured(step)[0] if row.engine == "graph" and options.device == "cuda" else step
 
 
 class Ours:

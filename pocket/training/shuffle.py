@@ -16,11 +16,11 @@ from ..places import Places
 from ..world.scenes import ATTRIBUTES, DEVELOP
 from ..world.settings import GUIDANCE
 from . import autoencoder, base
-from .control import build, controlled
+from .control import fit_control, guided, load_control
 from .data import references, training_pictures
-from .fitting import Recipe, fit, write_weights
+from .fitting import Recipe
 from .judge import load as load_judge
-from .sampling import STEPS, Predict, denoise
+from .sampling import STEPS, denoise
 from .sheets import save_rows
 
 RECIPE = Recipe(steps=1_200, batch=256, rate=1e-3, betas=(0.9, 0.99), warmup=50, average=0.995)
@@ -45,26 +45,17 @@ def drawn_nodes(count: int, generator: torch.Generator) -> Tensor:
 
 
 def train(places: Places, device: str = "cpu") -> None:
-    data, unet, noising = training_pictures(places.work), base.load(places), base.Noising(device)
-    control = build(unet).to(device)
-    unet.to(device)
-    latents = base.latents_of(places, data, "training", device).to(device)
-    texts, pictures = base.texts_of(places, data).to(device), data.bytes.to(device)
+    data = training_pictures(places.work)
+    pictures = data.bytes.to(device)
 
-    def loss(generator: torch.Generator) -> Tensor:
-        rows = torch.randint(len(latents), (RECIPE.batch,), generator=generator, device=generator.device)
-        noisy, timesteps, noise = noising(latents[rows], generator)
-        condition = shuffled(pictures[rows].float() / 255, drawn_nodes(RECIPE.batch, generator))
-        text = texts.drawn(rows, generator, NO_TEXT)
-        return F.mse_loss(controlled(unet, control, noisy, timesteps, text, condition), noise)
+    def condition(rows: Tensor, generator: torch.Generator) -> Tensor:
+        return shuffled(pictures[rows].float() / 255, drawn_nodes(len(rows), generator))
 
-    fit("shuffle", control, loss, RECIPE, places.work)
-    control.save_config(places.shuffle)
-    write_weights(places.shuffle / "diffusion_pytorch_model.safetensors", control)
+    fit_control("shuffle", places.shuffle, places, data, condition, RECIPE, NO_TEXT, device)
 
 
 def load(places: Places) -> ControlNetModel:
-    return ControlNetModel.from_pretrained(places.shuffle, local_files_only=True).requires_grad_(False)
+    return load_control(places.shuffle)
 
 
 class Shuffler:
@@ -80,17 +71,9 @@ class Shuffler:
 
         The ControlNet acts on the side with the reference alone, so that guidance strengthens it as an image prompt.
         """
-        return autoencoder.decode(self.decoder, denoise(self._predict(conditions), noise, guidance, steps))
-
-    def _predict(self, conditions: Tensor) -> Predict:
         states = self.empty.expand(2 * len(conditions), -1, -1)
-
-        def predict(latents: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
-            both = torch.cat([latents, latents])
-            without, wanted = controlled(self.unet, self.control, both, timestep, states, conditions).chunk(2)
-            return without, wanted
-
-        return predict
+        predict = guided(self.unet, self.control, states, conditions)
+        return autoencoder.decode(self.decoder, denoise(predict, noise, guidance, steps))
 
 
 @torch.no_grad()

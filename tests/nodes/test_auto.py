@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support import host, published
-from tests.support.model_folders import Header, empty_folders, encoder_shapes
+from tests.support.model_folders import Header, encoder_shapes
 
 pytestmark = pytest.mark.comfy
 find, choice, folders = (host.part(f"nodes.{name}") for name in ("find", "forms.encoder_choice", "folders"))
@@ -31,12 +30,6 @@ NEEDS = {
     "Kolors plus": ("ViT-L-14-336", "CLIP ViT-L/14-336"),
 }
 MISLEADING = {"ViT-H-14": "CLIP-ViT-bigG-14", "ViT-bigG-14": "clip_vit_l_336", "ViT-L-14-336": "CLIP-ViT-H-14"}
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    with empty_folders(tmp_path) as root:
-        yield root
 
 
 @pytest.fixture

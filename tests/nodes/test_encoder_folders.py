@@ -1,7 +1,7 @@
 """Encoder folders in parts, in half precision, as a pickle, or all of these beside each other: listed once, read."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,9 +28,8 @@ def model() -> CLIPVisionModelWithProjection:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Iterator[Path]:
-    with model_folders.empty_folders(tmp_path) as found:
-        yield found / ROOT
+def root(folder: Path) -> Path:
+    return folder / ROOT
 
 
 Model = CLIPVisionModelWithProjection

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +12,6 @@ import torch
 from safetensors.torch import save_file
 
 from tests.support import clip_models, host, models
-from tests.support.model_folders import empty_folders
 
 pytestmark = pytest.mark.comfy
 nodes, sockets, pocket, folders = (
@@ -38,10 +36,9 @@ APPLYING = ("ImagePrompt", "ImagePromptApply", "ImagePromptApplyInMasks", "Image
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def folder(folder: Path) -> Path:
     pocket.register()
-    with empty_folders(tmp_path) as root:
-        yield root
+    return folder
 
 
 def defaults(node: Any) -> dict[str, Any]:

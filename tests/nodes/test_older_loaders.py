@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.support import clip_models, host, models, published
-from tests.support.model_folders import Header, empty_folders
+from tests.support.model_folders import Header
 
 pytestmark = pytest.mark.comfy
 loaders, find, presets, sockets, register, inputs = (
@@ -75,12 +74,6 @@ CHOSEN = {
     ("SDXL", "Composition"): "ip_plus_composition_sdxl",
     ("Kolors", "Kolors"): "Kolors-IP-Adapter-Plus",
 }
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    with empty_folders(tmp_path) as root:
-        yield root
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Image prompts that other programs saved: loaded where ours are, by shape; what is none says what was expected."""
 
 import functools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,9 @@ FACE = core.AdapterSpec("FaceID", None, 0, 768, 4, LAYERS, core.IdentityProjecti
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    with model_folders.empty_folders(tmp_path) as root:
-        model_folders.folder_paths.folder_names_and_paths["image_prompts"] = ([str(root / "image_prompts")], set())
-        yield root / "image_prompts"
+def folder(folder: Path) -> Path:
+    model_folders.folder_paths.folder_names_and_paths["image_prompts"] = ([str(folder / "image_prompts")], set())
+    return folder / "image_prompts"
 
 
 def values(*shape: int, seed: int = 0) -> Tensor:

@@ -7,18 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support import needs
-from tools.page import Page, find_browser, open_page
+from tools.page import Page, find_browser, open_page, show_help
 from tools.server import Server
 
 pytestmark = pytest.mark.comfy
 
-ADD = """kind => {
-    app.graph.clear();
-    const node = LiteGraph.createNode(kind);
-    app.graph.add(node);
-    app.canvas.selectNode(node);
-    app.canvas.setDirty(true, true);
-}"""
 LOADED = """title => {
     const panel = document.querySelector('.node-help-content');
     const pictures = [...panel?.querySelectorAll('img') ?? []];
@@ -44,8 +37,6 @@ def own_page(server: Server) -> Iterator[Page]:
 )
 def test_pictures_are_shown(kind: str, title: str, own_page: Page) -> None:
     tab = own_page.tab
-    tab.evaluate(ADD, kind)
-    if not tab.locator(".node-help-content").is_visible():  # it follows the selection once it is open
-        tab.locator("[data-testid=info-button]").click()
+    show_help(tab, kind)
     pictures = tab.wait_for_function(LOADED, arg=title, timeout=30_000).json_value()
     print(f"\n{title}: {pictures}")

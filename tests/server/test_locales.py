@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page as Tab
 
 from tools import locales
-from tools.page import Page
+from tools.page import Page, show_help
 from tools.server import PACK, Server
 
 pytestmark = pytest.mark.comfy
@@ -22,13 +22,6 @@ SHOWN = """type => {
         widgets: Object.fromEntries((node.widgets ?? []).map(widget => [widget.name, widget.label])),
         outputs: node.outputs.map(shown),
     };
-}"""
-ADD = """kind => {
-    app.graph.clear();
-    const node = LiteGraph.createNode(kind);
-    app.graph.add(node);
-    app.canvas.selectNode(node);
-    app.canvas.setDirty(true, true);
 }"""
 OFFERED = "() => app.extensionManager.setting.settings['Comfy.Locale'].options.map(option => option.value ?? option)"
 READY = "() => 'ImagePrompt' in (window.LiteGraph?.registered_node_types ?? {}) && window.app?.vueAppReady"
@@ -69,8 +62,7 @@ def test_our_nodes_are_in_chinese(chinese: Tab, server: Server) -> None:
 
 def test_help_is_in_chinese(chinese: Tab) -> None:
     """The page takes NODE/zh.md before NODE.md."""
-    chinese.evaluate(ADD, "ImagePromptRecord")
-    chinese.locator("[data-testid=info-button]").click()
+    show_help(chinese, "ImagePromptRecord")
     heading = chinese.locator(".node-help-content h1")
     heading.wait_for(timeout=30_000)
     assert heading.inner_text() == locales.read("zh")["titles"]["Record Attention"]

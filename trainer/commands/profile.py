@@ -55,10 +55,9 @@ def _profiled(training: Training, steps: int, out: Path) -> str:
     flop = _counted(training)
     seconds_first = _timed(training, WARM_UP)
     seconds = _timed(training, steps) / steps
-    clock = Clock(device)
+    timed, clock = steps // 2 or 1, Clock(device)
     with clock.running():
-        _timed(training, steps // 2 or 1)
-    timed = steps // 2 or 1
+        _timed(training, timed)
     activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device.type == "cuda" else [])
     with profile(activities=activities) as found:
         _timed(training, timed)
@@ -66,7 +65,7 @@ def _profiled(training: Training, steps: int, out: Path) -> str:
     found.export_chrome_trace(str(trace))
     busy = _busy(found, device) / timed
     lines = [
-        f"{_name(device)}, {config_words(training.config)}: {1e3 * seconds:.1f} ms a step, "
+        f"{_name(device)}, {_words(training.config)}: {1e3 * seconds:.1f} ms a step, "
         f"{training.config.samples_per_step / seconds:.1f} samples/s; the first {WARM_UP} took {seconds_first:.1f} s",
         "",
         f"{'part of a step':30}{'host ms':>10}{'device ms':>11}",
@@ -85,7 +84,7 @@ def _profiled(training: Training, steps: int, out: Path) -> str:
     return "\n".join(lines)
 
 
-def config_words(config: Config) -> str:
+def _words(config: Config) -> str:
     """What was run, in a few words."""
     run = config.run
     cache = "cached" if config.data.cache else "not cached"
@@ -136,10 +135,15 @@ def _busy(found: profile, device: torch.device) -> float:
 def _mfu(flop: int, seconds: float, device: torch.device, config: Config) -> str:
     a_sample = flop / config.samples_per_step / 1e12
     said = f"{a_sample:.4g} TFLOP a sample, forward and backward, as counted: {flop / seconds / 1e12:.3g} TFLOP/s"
-    peak = next((value for name, value in PEAKS.items() if name in _name(device)), None)
+    peak = peak_of(_name(device))
     if peak is None or config.run.precision == "fp32":
         return said + "; no MFU, since there is no half-precision peak to hold it to"
     return said + f", MFU {flop / seconds / peak:.1%} of {peak / 1e12:.0f}"
+
+
+def peak_of(device: str) -> float | None:
+    """Half-precision products a second of a device of this name; None where it is not known."""
+    return next((value for name, value in PEAKS.items() if name in device), None)
 
 
 def _name(device: torch.device) -> str:

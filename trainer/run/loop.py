@@ -132,6 +132,7 @@ class Training:
             self.window.restart(time.perf_counter())
             while self.step < last and not self._one():
                 pass
+            self._settle(self.late)  # of a step before a fault of the data: all is read before it is saved
         if self.log:
             show_report(self.run)
         self._end_by_fault(self.ahead.fault)

@@ -11,9 +11,10 @@ Shapes: B batch, C latent channels, h and w latent height and width.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,8 @@ from .phases import BACKWARD, FORWARD, phase
 CONDITIONING = "conditioning "  # before the names of the base's own
 WARM_UP = 3  # runs before a capture: what libraries choose and allocate at first must not be captured
 
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
 Kind = Literal["plain", "graph", "compiled"]
 
 
@@ -90,15 +93,11 @@ class Plain:
 
 
 class Graph:
-    """A pass on buffers of its own, one set for each shape of its inputs; captured on CUDA, run again elsewhere.
-
-    After the first pass of a shape, `first_seconds` is what warming up and capturing took.
-    """
+    """A pass on buffers of its own, one set for each shape of its inputs; captured on CUDA, run again elsewhere."""
 
     def __init__(self, run: Engine) -> None:
         self.run = run
         self.made: dict[Any, tuple[list[Tensor], Callable[[], object], Found]] = {}
-        self.first_seconds = 0.0
 
     def __call__(self, inputs: Mapping[str, Tensor], images: Sequence[Tensor]) -> Found:
         images = [image.detach() for image in images]
@@ -115,22 +114,9 @@ class Graph:
     def _made(self, inputs: Mapping[str, Tensor], images: Sequence[Tensor]) -> Any:
         began = time.perf_counter()
         held, kept = {name: value.clone() for name, value in inputs.items()}, [image.clone() for image in images]
-        made = self._captured(held, kept) if images[0].is_cuda else self._again(held, kept)
-        self.first_seconds = time.perf_counter() - began
+        made = captured(lambda: self.run(held, kept)) if images[0].is_cuda else self._again(held, kept)
+        logger.info("the step's graph took %.1f s to make", time.perf_counter() - began)
         return [*held.values(), *kept], *made
-
-    def _captured(self, inputs: Mapping[str, Tensor], images: Sequence[Tensor]) -> tuple[Callable[[], object], Found]:
-        side, here = torch.cuda.Stream(), torch.cuda.current_stream()
-        side.wait_stream(here)
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP):
-                self.run(inputs, images)
-        here.wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        # other threads go on: those of the loader pin memory, which ends a capture that is not of this thread alone
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            found = self.run(inputs, images)
-        return graph.replay, found
 
     def _again(self, inputs: Mapping[str, Tensor], images: Sequence[Tensor]) -> tuple[Callable[[], object], Found]:
         found = self.run(inputs, images)
@@ -142,6 +128,21 @@ class Graph:
                 old.copy_(value)
 
         return replay, found
+
+
+def captured(run: Callable[[], Result]) -> tuple[Callable[[], object], Result]:
+    """A CUDA graph of what `run` launches: what launches it again, and its result, written over by each replay."""
+    side, here = torch.cuda.Stream(), torch.cuda.current_stream()
+    side.wait_stream(here)
+    with torch.cuda.stream(side):
+        for _ in range(WARM_UP):
+            run()
+    here.wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    # other threads go on: those of the loader pin memory, which ends a capture that is not of this thread alone
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        found = run()
+    return graph.replay, found
 
 
 def choose_engine(config: Config, device: torch.device, has_lora: bool) -> tuple[Kind, str]:
