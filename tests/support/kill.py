@@ -23,7 +23,7 @@ import torch
 
 from tests.support import moments, runs
 from tests.support.kill_report import Done, Kill, Outcome, report
-from trainer.data.shards import SHARD
+from trainer.data.shards import SMALL as SHARD
 from trainer.run import checkpoint
 from trainer.settings.config import Config
 

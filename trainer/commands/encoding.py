@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..data import order
-from ..data.batch import Item, Skipped
+from ..data.batch import Item, Skipped, stacked
 from ..data.reader import PictureReader
 from ..data.shards import write_shard
 from ..data.workers import start_worker
@@ -64,8 +64,8 @@ class Chunks(Dataset[Chunk | ValueError]):
         return Chunk(
             number,
             [dataclasses.replace(one, pixels=None, condition=None) if isinstance(one, Item) else one for one in found],
-            _stacked([item.pixels for item in usable]) if self.has_pixels else None,
-            _stacked([item.condition for item in usable]) if self.has_conditions else None,
+            stacked([item.pixels for item in usable]) if self.has_pixels else None,
+            stacked([item.condition for item in usable]) if self.has_conditions else None,
         )
 
 
@@ -146,8 +146,3 @@ def _leave(values: Tensor) -> Callable[[], Tensor]:
         return copied.clone()  # page-locked memory goes back
 
     return arrived
-
-
-def _stacked(tensors: Sequence[Tensor | None]) -> Tensor | None:
-    there = [tensor for tensor in tensors if tensor is not None]
-    return torch.stack(there) if there else None

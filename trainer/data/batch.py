@@ -106,23 +106,24 @@ def collate(items: Sequence[Item]) -> Batch:
     """Stack samples to a batch."""
     return Batch(
         names=[item.name for item in items],
-        pixels=_stacked([item.pixels for item in items]),
-        moments=_stacked([item.moments for item in items]),
+        pixels=stacked([item.pixels for item in items]),
+        moments=stacked([item.moments for item in items]),
         captions=[item.caption for item in items],
         texts=_stacked_by_name([item.texts for item in items]),
-        condition=_stacked([item.condition for item in items]),
-        features=_stacked([item.features for item in items]),
+        condition=stacked([item.condition for item in items]),
+        features=stacked([item.features for item in items]),
         drop_image=torch.tensor([item.drop_image for item in items]),
         uniform=torch.tensor([item.uniform for item in items], dtype=torch.float64),
         drawn=torch.stack([item.drawn for item in items if item.drawn is not None]),
         noise=torch.stack([item.noise for item in items if item.noise is not None]),
         geometries=[item.geometry for item in items],
-        identities=_stacked([item.identity for item in items]),
+        identities=stacked([item.identity for item in items]),
         skipped=[fault for item in items for fault in item.skipped],
     )
 
 
-def _stacked(tensors: Sequence[Tensor | None]) -> Tensor | None:
+def stacked(tensors: Sequence[Tensor | None]) -> Tensor | None:
+    """One tensor of all; None where there is none of any."""
     there = [tensor for tensor in tensors if tensor is not None]
     assert len(there) in (0, len(tensors))
     return torch.stack(there) if there else None
