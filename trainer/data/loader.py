@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import signal
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +34,7 @@ from .record import Reference, Source, UnreadableError
 from .report import SkipReport
 from .sets import repeats_of
 from .sources import open_source
-from .workers import start_worker
+from .workers import results, start_worker
 
 logger = logging.getLogger(__name__)
 
@@ -201,49 +200,14 @@ class Loader:
             worker_init_fn=start_worker,
             pin_memory=self.config.run.device in ("auto", "cuda") and torch.cuda.is_available(),
         )
-        batches = _started(loaded)
-        try:
-            for batch in _said(batches, self.config.data.workers):
+        with closing(results(loaded)) as batches:
+            for batch in batches:
                 if isinstance(batch, Fault):
                     raise ValueError(batch.message)
                 if batch is None:
                     continue
                 self.report.add(batch.skipped)
                 yield batch
-        finally:
-            _end(batches)
-
-
-def _started(loaded: DataLoader[Any]) -> Iterator[Any]:
-    """A DataLoader's batches. The end of a worker is met where a batch is asked for, not wherever a signal finds us."""
-    number = getattr(signal, "SIGCHLD", None)
-    before = signal.getsignal(number) if number else None
-    batches = iter(loaded)  # sets a handler of torch's, which raises amid an optimiser's step as anywhere else
-    if number and before is not None:
-        signal.signal(number, before)
-    return batches
-
-
-def _said(batches: Iterator[Any], workers: int) -> Iterator[Any]:
-    """The same batches; the end of a worker is said in a sentence."""
-    try:
-        yield from batches
-    except (RuntimeError, OSError, EOFError) as error:
-        if not workers or (isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker")):
-            raise
-        raise ValueError(
-            f"a loader process has ended ({str(error).partition(chr(10))[0]}): where memory was short, lower "
-            "data.workers or run.batch_size"
-        ) from error
-
-
-def _end(batches: Any) -> None:
-    """End a DataLoader's workers now, also those that do not answer."""
-    if not hasattr(batches, "_shutdown_workers"):
-        return
-    batches._shutdown_workers()
-    for worker in batches._workers:
-        worker.kill()
 
 
 def _collate(samples: Sequence[Item | Fault | None]) -> Batch | Fault | None:

@@ -8,6 +8,10 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Generator, Iterator
+from typing import Any
+
+from torch.utils.data import DataLoader
 
 ASKED = ("SIGINT", "SIGTERM", "SIGHUP")  # by which a run is asked to stop; Windows has no SIGHUP
 PARENT_DEATH = 1  # Linux' PR_SET_PDEATHSIG
@@ -20,11 +24,64 @@ def start_worker(_: int) -> None:
     for name in ASKED:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    _set_mask("SIG_UNBLOCK")  # what came since the fork is ignored as well
     if sys.platform == "linux":  # elsewhere torch's own watchdog ends them within seconds
         parent = os.getppid()
         ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
+
+
+def results(loaded: DataLoader[Any]) -> Generator[Any, None, None]:
+    """What a DataLoader loads; its workers end with it. Raises ValueError when one of them has ended before."""
+    batches = _started(loaded)
+    try:
+        yield from batches
+    except (RuntimeError, OSError, EOFError) as error:
+        found = str(error)  # "Caught ...": an error of a worker that lives
+        is_end = found.startswith("DataLoader worker") or not (
+            isinstance(error, RuntimeError) or found.startswith("Caught ")
+        )
+        if not loaded.num_workers or not is_end:
+            raise
+        raise ValueError(
+            f"a loader process has ended ({found.partition(chr(10))[0]}): where memory was short, lower "
+            "data.workers or run.batch_size"
+        ) from error
+    finally:
+        _end(batches)
+
+
+def _started(loaded: DataLoader[Any]) -> Iterator[Any]:
+    """A DataLoader's results. The end of a worker is met where one is asked for, not wherever a signal finds us."""
+    number = getattr(signal, "SIGCHLD", None)
+    before = signal.getsignal(number) if number else None
+    held = _set_mask("SIG_BLOCK")  # until a worker has set what it does with them, it would end by them
+    try:
+        batches = iter(loaded)  # sets a handler of torch's, which raises amid an optimiser's step as anywhere else
+    finally:
+        if held is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+    if number and before is not None:
+        signal.signal(number, before)
+    return batches
+
+
+def _set_mask(how: str) -> set[Any] | None:
+    """Hold back the signals of ASKED, or let them in; the mask before, None where there is none (Windows)."""
+    if not hasattr(signal, "pthread_sigmask"):
+        return None
+    asked = [getattr(signal, name) for name in ASKED if hasattr(signal, name)]
+    return signal.pthread_sigmask(getattr(signal, how), asked)
+
+
+def _end(batches: Any) -> None:
+    """End a DataLoader's workers now, also those that do not answer."""
+    if not hasattr(batches, "_shutdown_workers"):
+        return
+    batches._shutdown_workers()
+    for worker in batches._workers:
+        worker.kill()
 
 
 @atexit.register

@@ -14,11 +14,14 @@ import torch
 
 from tests.support import runs
 from tests.support.data_loading import LATENT, CountingReader, content, loader
+from trainer.__main__ import main
 from trainer.base.frozen import Frozen
+from trainer.commands import check, encoding
 from trainer.data import order
 from trainer.data.loader import open_loader
 from trainer.data.pictures import normalised
 from trainer.data.report import read_report
+from trainer.data.workers import ASKED
 from trainer.settings.config import Config
 
 STEPS, PER_STEP, NUMBER = 6, 8, 37
@@ -203,3 +206,28 @@ def test_workers_live_through_an_interrupt_and_end_with_their_batches(tmp_path: 
     seen += list(batches)
     assert len(seen) == STEPS
     assert not multiprocessing.active_children()
+
+
+def test_workers_live_through_what_reaches_them_as_they_begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def signalled(threads: int) -> None:  # torch's first lines in a worker, before any of ours
+        for name in ASKED:
+            os.kill(os.getpid(), getattr(signal, name))
+
+    monkeypatch.setattr(torch, "set_num_threads", signalled)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    batches = loader(config(tmp_path), CountingReader(NUMBER), workers=2).batches(0)
+    next(batches)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before  # here they come in again
+    assert len(list(batches)) == STEPS - 1
+
+
+@pytest.mark.parametrize("command", ["check", "cache"])
+def test_the_end_of_a_worker_is_said_by_every_command(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = {"check": check, "cache": encoding}[command]
+    monkeypatch.setattr(module, "start_worker", lambda _: os.kill(os.getpid(), signal.SIGKILL))
+    made = runs.tiny_config(tmp_path, data={"workers": 1, "cache": str(tmp_path / "cache")})
+    assert main([command, str(runs.write_config(made, tmp_path / "run.toml"))]) == 1
+    error = capsys.readouterr().err
+    assert "error: a loader process has ended (DataLoader worker" in error
