@@ -1,7 +1,6 @@
 """Encode Faces on insightface itself: a real photo with given landmarks, and models of the true signature."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,11 @@ from tools import face_models
 
 pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 
-faces, encode_faces, protocol, folders = (
-    host.part(f"nodes.{n}") for n in ("prompts.insight", "forms.encode_faces", "prompts.protocol", "folders")
-)
+PARTS = ("prompts.insight", "forms.encode_faces", "prompts.protocol", "folders")
+faces, encode_faces, protocol, folders = (host.part(f"nodes.{name}") for name in PARTS)
 core = host.part("ipadapter_core")
 
 import cv2  # noqa: E402
-import folder_paths  # noqa: E402
 import insightface  # noqa: E402
 from insightface.app import FaceAnalysis  # noqa: E402
 from insightface.utils import face_align  # noqa: E402
@@ -71,8 +68,7 @@ def test_alignment_of_the_real_photo(size: int) -> None:
         assert ours.shape == (size, size, 3) and ours.std() > 20
         worst = max(worst, float(np.abs(ours - theirs).max()))
         scale, right = (size / 112, 0) if size % 112 == 0 else (size / 128, 8)
-        places = (PLACES + np.array([right, 0])) * scale
-        matrix = similarity(landmarks, places)
+        matrix = similarity(landmarks, (PLACES + np.array([right, 0])) * scale)
         warped = cv2.warpAffine(photo(), matrix, (size, size))
         worst_place = max(worst_place, float(np.abs(ours - warped.astype(np.float32)).mean()))
     print(f"{size} px, six faces: {worst:.1f} of 255 from norm_crop; mean {worst_place:.4f} of 255 from our similarity")
@@ -96,12 +92,9 @@ def test_box_crops(box: tuple[int, ...]) -> None:
 
 
 @pytest.fixture
-def root(tmp_path: Path) -> Iterator[Path]:
+def root(folder: Path) -> Path:
     """An empty models/insightface."""
-    known = folder_paths.folder_names_and_paths["insightface"]
-    folder_paths.folder_names_and_paths["insightface"] = ([str(tmp_path)], known[1])
-    yield tmp_path
-    folder_paths.folder_names_and_paths["insightface"] = known
+    return folder / "insightface"
 
 
 def write(folder: Path, in_the_middle: bool = False) -> None:
@@ -110,7 +103,6 @@ def write(folder: Path, in_the_middle: bool = False) -> None:
     face_models.recogniser(folder / "w600k_r50.onnx")
 
 
-@pytest.mark.slow
 def test_faces_and_identities_are_insightfaces_own(root: Path, capsys: Any) -> None:
     """On the real photo, with random models: the same as through insightface's FaceAnalysis."""
     write(root / "models" / "buffalo_l")
@@ -144,7 +136,6 @@ def encode(root: Path, **settings: Any) -> Any:
         return encode_faces.EncodeFaces.execute(**(defaults | settings)).result
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "layout", ["models/buffalo_l", "buffalo_l", "models/buffalo_l/buffalo_l", "buffalo_l/buffalo_l"]
 )
@@ -162,7 +153,6 @@ def test_files_are_known_by_their_content(root: Path) -> None:
     assert len(encode(root, face_model="mine")[1]) == 1
 
 
-@pytest.mark.slow
 def test_choices(root: Path) -> None:
     write(root / "buffalo_l")
     found = faces.FaceModel("buffalo_l").faces(image()[0])
@@ -197,7 +187,6 @@ def refusal(*words: str, **settings: Any) -> None:
     assert "\n" not in str(error.value) and all(word in str(error.value) for word in words)
 
 
-@pytest.mark.slow
 def test_missing_and_damaged_models(root: Path) -> None:
     refusal("antelopev2 was not found", str(root / "models" / "antelopev2"), "glintr100.onnx", face_model="antelopev2")
     refusal("../x", "was not found", face_model="../x")
@@ -276,8 +265,7 @@ def test_without_insightface(root: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     write(root / "buffalo_l")
     monkeypatch.setitem(sys.modules, "insightface", None)
     refusal("needs insightface", "pip install", "or connect identities")
-    prompt, *_ = encode(root, image=None, identities=torch.ones(512))
-    assert torch.equal(prompt.identities(), torch.ones(1, 512))
+    assert torch.equal(encode(root, image=None, identities=torch.ones(512))[0].identities(), torch.ones(1, 512))
 
 
 @pytest.mark.parametrize("shape", [(512,), (3, 512), (3, 1, 512)], ids=str)
@@ -293,17 +281,16 @@ def test_identities_of_other_packs(root: Path, shape: tuple[int, ...]) -> None:
     assert aligned.shape == (len(expected), 256, 256, 3) and box.shape == (len(expected), 336, 336, 3)
 
 
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [
-        (torch.zeros(2, 1024), "(2, 1024)"),
-        ({"embedding": 1}, "dict"),
-        ([], "nothing"),
-        ("text", "str"),
-        (torch.full((1, 512), float("nan")), "NaN"),
-    ],
-    ids=["width", "dict", "empty", "text", "NaN"],
-)
+NO_IDENTITY = {
+    "width": (torch.zeros(2, 1024), "(2, 1024)"),
+    "dict": ({"embedding": 1}, "dict"),
+    "empty": ([], "nothing"),
+    "text": ("text", "str"),
+    "NaN": (torch.full((1, 512), float("nan")), "NaN"),
+}
+
+
+@pytest.mark.parametrize(("value", "words"), NO_IDENTITY.values(), ids=NO_IDENTITY)
 def test_what_is_no_identity(root: Path, value: Any, words: str) -> None:
     refusal(words, image=None, identities=value)
 

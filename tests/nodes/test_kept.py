@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import gc
-import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -249,12 +249,12 @@ def test_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_threads_lay_out_the_same() -> None:
     """A model's clones for several devices ask from threads of their own."""
-    layout, stacks = host.part("nodes.layout"), host.part("nodes.stacks")
+    layout = host.part("nodes.layout")
+    chunks = tuple(layout.Chunk(role) for role in host.part("nodes.stacks").Role)
     (given,) = references(models.apply(models.comfy_model("SD15", 32), adapter(), models.Features.random(8), 0.5))
     (source,) = reference.constant_keys_values([given], CPU, torch.float32)
-    heads = dict.fromkeys(given.layer_weights, 8)
-    chunks = tuple(layout.Chunk(role) for role in stacks.Role)
-    layouts = layout.Layouts(source.at(None), heads, Influence(frames=(0.5, 1.0)), (8, 8))
+    heads, influence = dict.fromkeys(given.layer_weights, 8), Influence(frames=(0.5, 1.0))
+    layouts = layout.Layouts(source.at(None), heads, influence, (8, 8))
     expected = layouts.tensors(chunks, layout.Excerpt((0, 1)), CPU, None)
     wrong: list[int] = []
 
@@ -265,11 +265,8 @@ def test_threads_lay_out_the_same() -> None:
             if rows == (0, 1) and not torch.equal(found.layers[1].v, expected.layers[1].v):
                 wrong.append(turn)
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(ask, range(4)))  # raises what is raised there
     assert not wrong
 
 

@@ -11,11 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.support import clip_models, host, models, older, published
+from tests.support import clip_models, host, model_folders, models, older, published
 from tools import face_models
 
 pytestmark = [pytest.mark.comfy, pytest.mark.slow]
-import folder_paths  # noqa: E402
 import insightface  # noqa: E402
 from insightface.utils import face_align  # noqa: E402
 
@@ -24,14 +23,11 @@ PHOTO = Path(insightface.__file__).parent / "data" / "images" / "t1.jpg"
 
 @pytest.fixture(scope="module")
 def analysis(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    root = tmp_path_factory.mktemp("insightface")
-    folder = root / "models" / "buffalo_l"
-    face_models.detector(folder / "det_10g.onnx")
-    face_models.recogniser(folder / "w600k_r50.onnx")
-    known = folder_paths.folder_names_and_paths["insightface"]
-    folder_paths.folder_names_and_paths["insightface"] = ([str(root)], known[1])
-    yield older.call("IPAdapterInsightFaceLoader", "CPU", "buffalo_l")[0]
-    folder_paths.folder_names_and_paths["insightface"] = known
+    with model_folders.empty_folders(tmp_path_factory.mktemp("models")) as root:
+        folder = root / "insightface" / "models" / "buffalo_l"
+        face_models.detector(folder / "det_10g.onnx")
+        face_models.recogniser(folder / "w600k_r50.onnx")
+        yield older.call("IPAdapterInsightFaceLoader", "CPU", "buffalo_l")[0]
 
 
 def photo() -> torch.Tensor:
