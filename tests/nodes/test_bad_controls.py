@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
 
 from tests.support import held, host, models
+from tests.support.refusals import refusal
 
 pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 ApplyAdapter = host.part("nodes.forms.apply").ApplyAdapter
 LayerWeights = host.part("nodes.forms.layers").LayerWeightsNode
 FrameWeights = host.part("nodes.forms.frames").FrameWeights
 NAN = float("nan")
-
-
-@contextmanager
-def refusal(*words: str) -> Iterator[None]:
-    """One sentence, with these words in it."""
-    with pytest.raises(ValueError) as error:
-        yield
-    message = str(error.value)
-    print(f"\n{message}")
-    assert "\n" not in message and len(message) < 400
-    for word in words:
-        assert word in message
 
 
 def apply(pictures: int = 1, **inputs: Any) -> Any:

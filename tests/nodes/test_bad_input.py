@@ -2,7 +2,6 @@
 
 import pickle
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from tests.support import host, models
 from tests.support.bad_files import FILES, GOOD, Attack, with_code
+from tests.support.refusals import refusal
 
 pytestmark = pytest.mark.comfy
 
@@ -121,18 +121,6 @@ def nothing_lost(works: Works, folder: Path) -> Iterator[None]:
     assert torch.equal(run(works.patched), works.picture)
     assert torch.equal(run(model()), works.base)
     assert files.items() <= {path: path.read_bytes() for path in folder.iterdir()}.items()
-
-
-@contextmanager
-def refusal(*words: str) -> Iterator[None]:
-    """One sentence, with these words in it."""
-    with pytest.raises(ValueError) as error:
-        yield
-    message = str(error.value)
-    print(f"\n{message}")
-    assert "\n" not in message and len(message) < 500
-    for word in words:
-        assert word in message
 
 
 @pytest.mark.parametrize("kind", FILES)

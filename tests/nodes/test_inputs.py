@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -13,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.support import host, models, oracles, published
+from tests.support.refusals import refusal
 
 pytestmark = pytest.mark.comfy
 
@@ -74,16 +73,6 @@ class Crops:
         self.asked.append(crop)
         colours = torch.arange(1, self.num_faces + 1) / 255
         return colours.reshape(-1, 1, 1, 1).expand(-1, crop.size, crop.size, 3)
-
-
-@contextmanager
-def refusal(*words: str) -> Iterator[None]:
-    with pytest.raises(ValueError) as error:
-        yield
-    print(f"\n{error.value}")
-    assert "\n" not in str(error.value) and len(str(error.value)) < 400
-    for word in words:
-        assert word in str(error.value)
 
 
 IDENTITIES = torch.randn(2, 512, generator=torch.Generator().manual_seed(0)) * 1.1

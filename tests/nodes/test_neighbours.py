@@ -111,21 +111,27 @@ def test_a_patch_under_the_longer_key() -> None:
     assert figures.relative(both, prediction(models.apply(model, adapter(), prompt))) > 1e-3
 
 
-@pytest.mark.slow
-def test_a_compiled_model_is_compiled_once() -> None:
-    """Another run, another picture, another weight: no new graph. With a curve one more, whatever it is in a step."""
+def compiling(model: Any) -> tuple[Any, list[Any]]:
+    """A clone that is compiled by ComfyUI's wrapper, and the graphs as they are made."""
     from comfy_api.torch_helpers import set_torch_compile_wrapper
 
-    graphs = []
+    graphs: list[Any] = []
 
     def backend(graph: Any, _: Any) -> Any:
         graphs.append(graph)
         return graph.forward
 
     torch._dynamo.reset()
-    model = models.comfy_model("SD15", 32)
     compiled = model.clone()
     set_torch_compile_wrapper(compiled, backend=backend)
+    return compiled, graphs
+
+
+@pytest.mark.slow
+def test_a_compiled_model_is_compiled_once() -> None:
+    """Another run, another picture, another weight: no new graph. With a curve one more, whatever it is in a step."""
+    model = models.comfy_model("SD15", 32)
+    compiled, graphs = compiling(model)
     counts, errors = [], []
     curves = [models.core.Curve(((0, first), (1, last))) for first, last in ((1, 1), (1, 1), (1, 0.2), (0.3, 0.9))]
     for seed, weight, curve in zip((1, 2, 2, 1), (1.0, 1.0, 0.6, 0.6), curves, strict=True):
@@ -146,18 +152,8 @@ def test_a_compiled_model_is_compiled_once() -> None:
 @pytest.mark.slow
 def test_a_compiled_model_with_all_controls_is_compiled_once() -> None:
     """A mask, a curve, frames and a rescale: other numbers in them, and in the picture, compile nothing again."""
-    from comfy_api.torch_helpers import set_torch_compile_wrapper
-
-    graphs = []
-
-    def backend(graph: Any, _: Any) -> Any:
-        graphs.append(graph)
-        return graph.forward
-
-    torch._dynamo.reset()
     model = models.comfy_model("SD15", 32)
-    compiled = model.clone()
-    set_torch_compile_wrapper(compiled, backend=backend)
+    compiled, graphs = compiling(model)
     counts, errors = [], []
     for seed in (1, 2):
         influence = models.core.Influence(

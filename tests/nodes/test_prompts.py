@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tests.support import host, models
 from tests.support.figures import show
+from tests.support.refusals import refusal
 
 pytestmark = pytest.mark.comfy
 
@@ -137,14 +138,6 @@ def test_folders_and_names(folder: Path) -> None:
     assert not (folder.parent / "out_00001_.safetensors").exists()
 
 
-def refusal(words: str, act: Callable[[], Any]) -> None:
-    with pytest.raises(ValueError) as error:
-        act()
-    message = str(error.value)
-    print(f"\n{message}")
-    assert "\n" not in message and len(message) < 500 and words in message
-
-
 @pytest.mark.parametrize(
     ("saved_for", "used_by", "words"),
     [
@@ -156,13 +149,15 @@ def refusal(words: str, act: Callable[[], Any]) -> None:
 )
 def test_what_does_not_fit_is_refused(folder: Path, saved_for: str, used_by: str, words: str) -> None:
     name = save(FAMILIES[saved_for](), saved_for)
-    refusal(words, lambda: read(load(name), used_by))
+    with refusal(words):
+        read(load(name), used_by)
     assert read(load(name), saved_for)
 
 
 def test_an_encoder_of_another_width_is_refused(folder: Path) -> None:
     wide = seen(using=encoder(pooled=1280, hidden=1664))
-    refusal("expects 1024-wide pooled image features, got 1280 (from CLIP ViT-bigG/14)", lambda: save(wide, "base"))
+    with refusal("expects 1024-wide pooled image features, got 1280 (from CLIP ViT-bigG/14)"):
+        save(wide, "base")
     assert list(folder.iterdir()) == []
 
 
@@ -174,23 +169,30 @@ def test_identities_of_another_program(folder: Path) -> None:
     assert torch.equal(load("other.safetensors").identities(), identities[:, 0])
     assert torch.allclose(load("other.bin").identities(), identities[:, 0], atol=2e-3)
     assert read(load("other.safetensors"), "FaceID")
-    refusal("this adapter reads aligned-224.penultimate", lambda: read(load("other.safetensors"), "FaceID plus"))
+    with refusal("this adapter reads aligned-224.penultimate"):
+        read(load("other.safetensors"), "FaceID plus")
 
 
 def test_files_that_are_no_image_prompt(folder: Path) -> None:
     name = save(seen(), "base")
     whole = (folder / name).read_bytes()
     (folder / "cut.safetensors").write_bytes(whole[:-9])
-    refusal("truncated or damaged", lambda: load("cut.safetensors"))
+    with refusal("truncated or damaged"):
+        load("cut.safetensors")
     (folder / "page.safetensors").write_text("<html></html>")
-    refusal("web page", lambda: load("page.safetensors"))
+    with refusal("web page"):
+        load("page.safetensors")
     save_file({"a": torch.zeros(1, 512), "b": torch.zeros(1, 512)}, folder / "two.safetensors")
-    refusal("two.safetensors is not an image prompt", lambda: load("two.safetensors"))
+    with refusal("two.safetensors is not an image prompt"):
+        load("two.safetensors")
     save_file({"pooled": torch.full((1, 1024), torch.nan)}, folder / "nan.safetensors", {"format": "image prompt 1"})
-    refusal("nan.safetensors is damaged", lambda: load("nan.safetensors"))
+    with refusal("nan.safetensors is damaged"):
+        load("nan.safetensors")
     save_file({"pooled": torch.zeros(1024)}, folder / "flat.safetensors", {"format": "image prompt 1"})
-    refusal("flat.safetensors is damaged", lambda: load("flat.safetensors"))
-    refusal("'gone.safetensors' was not found", lambda: load("gone.safetensors"))
+    with refusal("flat.safetensors is damaged"):
+        load("flat.safetensors")
+    with refusal("'gone.safetensors' was not found"):
+        load("gone.safetensors")
 
 
 def combined(method: str, first: Any, second: Any, amount: float = 0.25) -> Any:
@@ -232,15 +234,17 @@ def test_combined_is_used_saved_and_combined_again(folder: Path) -> None:
 
 def test_what_cannot_be_combined() -> None:
     other = seen(using=encoder(pooled=1280, hidden=1664))
-    refusal(
-        "of 1024 and 1280: make them with the same encoder",
-        lambda: combined("average", seen(), other).features("pooled"),
-    )
-    refusal("got 2 and 3", lambda: combined("subtract", seen(2), seen(3)).features("pooled"))
-    refusal("has faces' identities and another has none", lambda: combined("average", seen(), faces()).identities())
-    refusal("unknown method", lambda: combined("multiply", seen(), seen()))
+    with refusal("of 1024 and 1280: make them with the same encoder"):
+        combined("average", seen(), other).features("pooled")
+    with refusal("got 2 and 3"):
+        combined("subtract", seen(2), seen(3)).features("pooled")
+    with refusal("has faces' identities and another has none"):
+        combined("average", seen(), faces()).identities()
+    with refusal("unknown method"):
+        combined("multiply", seen(), seen())
     assert combined("average", seen(), seen()).identities() is None
-    refusal("reads faces' identities", lambda: read(combined("average", seen(), seen()), "FaceID"))
+    with refusal("reads faces' identities"):
+        read(combined("average", seen(), seen()), "FaceID")
 
 
 def test_a_picture_made_with_a_loaded_prompt_is_the_same(folder: Path) -> None:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tests.support import figures, held, host, layer_formulas, models
+from tests.support.refusals import refusal
 
 pytestmark = [pytest.mark.comfy, pytest.mark.slow]
 forms = host.part("nodes.forms.regions")
@@ -165,15 +166,6 @@ def test_a_region_with_an_adapter_of_its_own_and_one_load_of_each() -> None:
         calls = held.calls_of(model, progress=(0.2, 0.5))
     held.hold("\nan adapter of its own", calls, said, other=[*said[:1], *said[2:]])
     assert counts == {0: 1, 1: 1}
-
-
-@contextmanager
-def refusal(*words: str) -> Iterator[None]:
-    with pytest.raises(ValueError) as error:
-        yield
-    message = str(error.value)
-    print(f"\n{message}")
-    assert "\n" not in message and all(word in message for word in words)
 
 
 def test_a_refusal_names_the_region() -> None:

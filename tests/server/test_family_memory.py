@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.support import figures, host
+from tests.support.small_graphs import APPLY, digest, sampled
 from tools.server import Server
 
 pytestmark = [pytest.mark.comfy, pytest.mark.memory]
@@ -67,24 +68,13 @@ def write(folder: Any, family: str) -> None:
 def graph(family: str, seed: int) -> dict[str, Any]:
     base, *_, (pooled, hidden, states) = SHAPES[family]
     sizes = {"pooled": pooled, "hidden": hidden, "states": states, "seed": seed}
-    sampler = {
-        "model": ["apply", 0], "positive": ["models", 2], "negative": ["models", 3], "latent_image": ["empty", 0],
-        "seed": seed, "steps": 1, "cfg": 7.5, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0,
-    }  # fmt: skip
-    apply = {
-        "model": ["models", 0], "adapter": ["adapter", 0], "image_prompt": ["prompt", 0], "weight": 1.0,
-        "layers": "all", "start_percent": 0.0, "end_percent": 1.0, "combine": "concatenate",
-    }  # fmt: skip
+    sockets = {"model": ["models", 0], "adapter": ["adapter", 0], "image_prompt": ["prompt", 0]}
     nodes = {
-        "models": ("TestSmallModels", {"base": base}),
         "adapter": ("ImagePromptLoadAdapter", {"file": f"{family}.safetensors"}),
         "prompt": ("TestRandomPrompt", sizes),
-        "apply": ("ImagePromptApply", apply),
-        "empty": ("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 1}),
-        "sample": ("KSampler", sampler),
-        "digest": ("TestLatentDigest", {"latent": ["sample", 0]}),
+        "apply": ("ImagePromptApply", sockets | APPLY),
     }
-    return {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in nodes.items()}
+    return sampled(nodes, base, seed)
 
 
 def test_rounds_of_all_families(server: Server, request: pytest.FixtureRequest) -> None:
@@ -96,8 +86,7 @@ def test_rounds_of_all_families(server: Server, request: pytest.FixtureRequest) 
     try:
         for number in range(ROUNDS):
             for family in SHAPES:
-                result = server.run(graph(family, number))
-                digests.append(result.history["outputs"]["digest"]["text"][0])
+                digests.append(digest(server, graph(family, number)))
                 server.free()
             resident.append(process.memory_info().rss / 2**20)
     finally:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
 from tests.support import host, models
 from tests.support.hostile import Case, cases
+from tests.support.small_graphs import digest, image_prompt
 from tools.server import Server, ServerError
 
 pytestmark = pytest.mark.comfy
@@ -22,32 +22,13 @@ def some() -> list[Case]:
     return [case for n, case in enumerate(cases()) if n % 5 == 0 or case.kind in ("links and places", "zip bombs")]
 
 
-def prompt(file: str) -> dict[str, Any]:
-    """The adapter loaded, applied to a small model, and the model sampled."""
-    settings = {"seed": 1, "steps": 1, "cfg": 1.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
-    links = {"model": ["apply", 0], "positive": ["models", 2], "negative": ["models", 3], "latent_image": ["empty", 0]}
-    apply = {"weight": 1.0, "layers": "all", "start_percent": 0.0, "end_percent": 1.0, "combine": "concatenate"}
-    sockets = {"model": ["models", 0], "adapter": ["adapter", 0], "image_prompt": ["encode", 0]}
-    nodes = {
-        "models": ("TestSmallModels", {}),
-        "picture": ("EmptyImage", {"width": 64, "height": 64, "batch_size": 1, "color": 0}),
-        "adapter": ("ImagePromptLoadAdapter", {"file": file}),
-        "encode": ("ImagePromptEncode", {"encoder": ["models", 1], "image": ["picture", 0], "crop": "centre"}),
-        "apply": ("ImagePromptApply", sockets | apply),
-        "empty": ("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 1}),
-        "sample": ("KSampler", links | settings),
-        "digest": ("TestLatentDigest", {"latent": ["sample", 0]}),
-    }
-    return {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in nodes.items()}
-
-
 def refused(server: Server, case: Case, path: Path, mark: Path) -> tuple[str, int]:
     """What the server answers to this file in its models/ipadapter, and the file's size."""
     case.write(path, mark)
     try:
         size = path.stat().st_size if path.is_file() else 0
         with pytest.raises(ServerError) as error:
-            server.run(prompt(path.name))
+            server.run(image_prompt(path.name))
         return str(error.value), size
     finally:
         for rest in path.parent.glob(f"{path.name}*"):
@@ -60,7 +41,7 @@ def test_hostile_files_in_a_running_server(server: Server, tmp_path: Path) -> No
         folder / "whole.safetensors", models.adapter_weights("base", models.comfy_model("SD15", 32)), {}
     )
     process = psutil.Process(server.process.pid)
-    before = server.run(prompt("whole.safetensors")).history["outputs"]["digest"]["text"]
+    before = digest(server, image_prompt("whole.safetensors"))
     worst, told = 0, []
     for number, case in enumerate(some()):
         path = folder / f"hostile_{number}.safetensors"
@@ -74,10 +55,8 @@ def test_hostile_files_in_a_running_server(server: Server, tmp_path: Path) -> No
         assert risen <= 2 * size + SLACK, case.name
         told.append(answer)
     assert process.is_running() and list(tmp_path.iterdir()) == []
-    again = prompt("whole.safetensors")
-    again["sample"]["inputs"]["seed"] = 2
-    server.run(again)
-    assert server.run(prompt("whole.safetensors")).history["outputs"]["digest"]["text"] == before
+    digest(server, image_prompt("whole.safetensors"), sample={"seed": 2})
+    assert digest(server, image_prompt("whole.safetensors")) == before
     print(
         f"\n{len(told)} hostile files through /prompt: {len(told)} refused in a sentence, 0 crashes, 0 executions of "
         f"code; at most {worst / 2**20:.1f} MiB beyond twice a file's size; the server's next picture is the same"

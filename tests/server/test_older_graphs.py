@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support import models
+from tests.support.small_graphs import digest, sampled
 from tools.server import Server
 
 pytestmark = pytest.mark.comfy
@@ -25,15 +25,7 @@ def graph(server: Server) -> dict[str, Any]:
     models.core.write_safetensors(server.models / "ipadapter" / NAME, weights, {})
     encode = {"ipadapter": ["adapter", 0], "clip_vision": ["models", 1], "mask": None}
     apply = {"model": ["models", 0], "ipadapter": ["adapter", 0], "clip_vision": ["models", 1], "attn_mask": None}
-    sampler = {
-        "model": ["apply", 0],
-        "positive": ["models", 2],
-        "negative": ["models", 3],
-        "latent_image": ["empty", 0],
-    }
-    settings = {"seed": 1, "steps": 1, "cfg": 7.5, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
-    nodes = {
-        "models": ("TestSmallModels", {}),
+    return sampled({
         "red": ("EmptyImage", {"width": 64, "height": 64, "batch_size": 1, "color": 0xFF0000}),
         "blue": ("EmptyImage", {"width": 64, "height": 64, "batch_size": 1, "color": 0x0000FF}),
         "adapter": ("IPAdapterModelLoader", {"ipadapter_file": NAME}),
@@ -51,18 +43,7 @@ def graph(server: Server) -> dict[str, Any]:
                 **WHEN,
             },
         ),
-        "empty": ("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 1}),
-        "sample": ("KSampler", sampler | settings),
-        "digest": ("TestLatentDigest", {"latent": ["sample", 0]}),
-    }
-    return {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in nodes.items()}
-
-
-def digest(server: Server, graph: dict[str, Any], **changes: dict[str, Any]) -> str:
-    prompt = copy.deepcopy(graph)
-    for node, inputs in changes.items():
-        prompt[node]["inputs"] |= inputs
-    return server.run(prompt).history["outputs"]["digest"]["text"][0]
+    })  # fmt: skip
 
 
 def test_what_the_server_says(server: Server, graph: dict[str, Any]) -> None:

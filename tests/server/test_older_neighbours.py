@@ -13,6 +13,7 @@ import pytest
 
 from tests.support import models, needs
 from tests.support.older_graphs import CONTRACT
+from tests.support.small_graphs import digest, sampled
 from tools.comfyui import ROOT, find_or_fetch
 from tools.server import PACK, Server
 
@@ -108,16 +109,11 @@ TAKEN = {
     "ipadapter": ["loaded", 0], "embeds": ["both", 0], "ipadapter_params": ["joined", 0],
     "weights_strategy": ["weights", 5],
 }  # fmt: skip
-SAMPLE = {"seed": 1, "steps": 1, "cfg": 7.5, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
 
 
-def digest(server: Server, model: list[Any], apply: dict[str, Any]) -> str:
-    sampler = {"model": model, "positive": ["models", 2], "negative": ["models", 3], "latent_image": ["empty", 0]}
-    graph = START | {
-        "apply": apply, "empty": node("EmptyLatentImage", width=64, height=64, batch_size=1),
-        "sample": node("KSampler", **sampler, **SAMPLE), "digest": node("TestLatentDigest", latent=["sample", 0]),
-    }  # fmt: skip
-    return server.run(graph).history["outputs"]["digest"]["text"][0]
+def latent(server: Server, model: list[Any], apply: dict[str, Any]) -> str:
+    graph = START | sampled({"apply": (apply["class_type"], apply["inputs"])})
+    return digest(server, graph, sample={"model": model})
 
 
 def test_a_pack_with_three_ids_mixes_with_ours(tmp_path: Path) -> None:
@@ -126,9 +122,9 @@ def test_a_pack_with_three_ids_mixes_with_ours(tmp_path: Path) -> None:
         assert {id for id, owner in owners.items() if owner == name} == set(THREE)
         assert set(owners.values()) == {name, PACK}
         assert "3 ids of older nodes belong to another pack" in server.log
-        plain = digest(server, ["models", 0], APPLY["their pictures"])
+        plain = latent(server, ["models", 0], APPLY["their pictures"])
         for title, apply in APPLY.items():
-            assert (digest(server, ["apply", 0], apply) == plain) is title.startswith("their"), title
+            assert (latent(server, ["apply", 0], apply) == plain) is title.startswith("their"), title
         taken = server.run(START | {"takes": node("PeerTakes", **TAKEN)}).history["outputs"]["takes"]["text"]
         assert taken == ["embeds ipadapter ipadapter_params weights_strategy"]
         frames = node("IPAdapterWeightsFromStrategy", weights_strategy=["theirs", 3])

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.support import host, models
+from tests.support.small_graphs import digest, image_prompt
 from tools.server import Server, ServerError
 
 pytestmark = pytest.mark.comfy
@@ -22,33 +23,7 @@ def graph(server: Server) -> dict[str, Any]:
     models.core.write_safetensors(
         server.models / "ipadapter" / "small.safetensors", models.adapter_weights("base", model), {}
     )
-    sampler = {
-        "model": ["apply", 0],
-        "positive": ["models", 2],
-        "negative": ["models", 3],
-        "latent_image": ["empty", 0],
-    }
-    settings = {"seed": 1, "steps": 1, "cfg": 7.5, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
-    apply = {"weight": 1.0, "layers": "all", "start_percent": 0.0, "end_percent": 1.0, "combine": "concatenate"}
-    sockets = {"model": ["models", 0], "adapter": ["adapter", 0], "image_prompt": ["encode", 0]}
-    nodes = {
-        "models": ("TestSmallModels", {}),
-        "picture": ("EmptyImage", {"width": 64, "height": 64, "batch_size": 1, "color": 0}),
-        "adapter": ("ImagePromptLoadAdapter", {"file": "small.safetensors"}),
-        "encode": ("ImagePromptEncode", {"encoder": ["models", 1], "image": ["picture", 0], "crop": "centre"}),
-        "apply": ("ImagePromptApply", sockets | apply),
-        "empty": ("EmptyLatentImage", {"width": 64, "height": 64, "batch_size": 1}),
-        "sample": ("KSampler", sampler | settings),
-        "digest": ("TestLatentDigest", {"latent": ["sample", 0]}),
-    }
-    return {name: {"class_type": kind, "inputs": inputs} for name, (kind, inputs) in nodes.items()}
-
-
-def digest(server: Server, graph: dict[str, Any], **changes: dict[str, Any]) -> str:
-    prompt = copy.deepcopy(graph)
-    for node, inputs in changes.items():
-        prompt[node]["inputs"] |= inputs
-    return server.run(prompt).history["outputs"]["digest"]["text"][0]
+    return image_prompt("small.safetensors")
 
 
 def test_a_b_a_and_without(server: Server, graph: dict[str, Any]) -> None:
