@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ipadapter_core.files.whole import whole
+from trainer.evaluation import figures as figures_of
+from trainer.evaluation.figures import Figure
 
 from ..world.scenes import ATTRIBUTES
 
@@ -20,30 +21,11 @@ RESAMPLES, COVERED = 2_000, 0.95
 NAMES = (*ATTRIBUTES, "all five")
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A mean over `count` pictures, and its bootstrap interval of 95 %."""
-
-    value: float
-    low: float
-    high: float
-    count: int
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
-
-    @property
-    def percent(self) -> str:
-        return f"{100 * self.value:.1f} ({100 * self.low:.1f} to {100 * self.high:.1f})"
-
-
 def mean(values: Tensor) -> Figure:
-    """Of values [N], one for each picture; resampled by pictures with a fixed seed."""
-    values, generator = values.double(), torch.Generator().manual_seed(0)
-    rows = torch.randint(len(values), (RESAMPLES, len(values)), generator=generator)
-    ends = torch.tensor([(1 - COVERED) / 2, (1 + COVERED) / 2], dtype=torch.double)
-    low, high = values[rows].mean(1).quantile(ends).tolist()
-    return Figure(float(values.mean()), low, high, len(values))
+    """Of values [N], one for each picture, with its bootstrap interval of 95 %."""
+    found = figures_of.mean(values.double(), RESAMPLES, COVERED)
+    assert found is not None, "no picture, or none with a value"
+    return found
 
 
 def shares(right: Tensor) -> list[Figure]:
