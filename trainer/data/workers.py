@@ -25,10 +25,11 @@ def start_worker(_: int) -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     _set_mask("SIG_UNBLOCK")  # what came since the fork is ignored as well
-    if sys.platform == "linux":  # elsewhere torch's own watchdog ends them within seconds
-        parent = os.getppid()
+    if sys.platform == "linux" and multiprocessing.get_start_method() != "forkserver":
+        # elsewhere torch's own watchdog ends them within seconds
         ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL)
-        if os.getppid() != parent:
+        parent = multiprocessing.parent_process()
+        if parent is not None and os.getppid() != parent.pid:  # it has ended before this was set
             os._exit(1)
 
 

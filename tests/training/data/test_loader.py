@@ -6,9 +6,11 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -219,6 +221,28 @@ def test_workers_live_through_what_reaches_them_as_they_begin(tmp_path: Path, mo
     next(batches)
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before  # here they come in again
     assert len(list(batches)) == STEPS - 1
+
+
+def test_a_worker_whose_training_ended_as_it_began_ends_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches, told = loader(config(tmp_path), CountingReader(NUMBER), workers=1).batches(0), tmp_path / "worker"
+
+    def orphaned(threads: int) -> None:
+        parent = os.getppid()
+        told.with_suffix(".new").write_text(str(os.getpid()))
+        told.with_suffix(".new").rename(told)
+        while os.getppid() == parent:
+            time.sleep(0.01)
+
+    monkeypatch.setattr(torch, "set_num_threads", orphaned)
+    training = multiprocessing.get_context("fork").Process(target=next, args=(batches,))
+    training.start()
+    while not told.exists():
+        assert training.is_alive()
+        time.sleep(0.01)
+    worker = psutil.Process(int(told.read_text()))
+    training.kill()
+    training.join()
+    assert psutil.wait_procs([worker], timeout=10)[1] == []
 
 
 @pytest.mark.parametrize("command", ["check", "cache"])
