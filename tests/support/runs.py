@@ -22,6 +22,7 @@ from torch import Tensor
 from tests.support import tiny_models
 from trainer.base.frozen import Frozen
 from trainer.base.processor import AdapterOutput
+from trainer.data.workers import ASKED
 from trainer.run import checkpoint
 from trainer.settings.config import Config
 from trainer.settings.load import parse_config, save_config
@@ -84,8 +85,14 @@ def spawn(
     return subprocess.Popen(
         [sys.executable, *program, *map(str, arguments)],
         env=environment(), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=has_group,
+        start_new_session=has_group, preexec_fn=_hear,
     )  # fmt: skip
+
+
+def _hear() -> None:
+    """Take signals as from a terminal: what a script starts in its background ignores Ctrl-C, as all that it starts."""
+    for name in ASKED:
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
 def run(*arguments: str | Path, fails: bool = False, program: Sequence[str] = PROGRAM) -> str:
