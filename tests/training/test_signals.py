@@ -54,6 +54,29 @@ def test_a_stop_before_anything_can_be_saved_is_no_success(tmp_path: Path) -> No
     assert "stopped by SIGTERM before anything could be saved; nothing is saved yet" in output
 
 
+# A launcher that is asked to stop when both processes run, and torch does not yet know that they do.
+STOPPED_AS_IT_STARTS = """
+import os, runpy, signal, sys
+from torch.distributed.elastic.multiprocessing import api
+if "RANK" not in os.environ:
+    start = api.get_subprocess_handler
+    def started(**given):
+        found = start(**given)
+        if given["local_rank_id"] == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return found
+    api.get_subprocess_handler = started
+runpy.run_module("trainer", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_processes_end_with_a_launcher_that_was_stopped_as_it_started_them(tmp_path: Path) -> None:
+    process = runs.spawn(["train", config(tmp_path, 2)], program=("-c", STOPPED_AS_IT_STARTS))
+    output, _ = process.communicate(timeout=120)  # ends when all have closed their output
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert output.count("stopped by SIGTERM before anything could be saved") == 1 and "Traceback" not in output
+
+
 def test_the_lock_comes_first_and_ends_with_the_process(tmp_path: Path) -> None:
     process = runs.spawn(["train", config(tmp_path, 1)])
     runs.wait_for_steps(process, tmp_path / "run")

@@ -25,12 +25,17 @@ def start_worker(_: int) -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     _set_mask("SIG_UNBLOCK")  # what came since the fork is ignored as well
-    if sys.platform == "linux" and multiprocessing.get_start_method() != "forkserver":
-        # elsewhere torch's own watchdog ends them within seconds
-        ctypes.CDLL(None).prctl(PARENT_DEATH, signal.SIGKILL)
-        parent = multiprocessing.parent_process()
-        if parent is not None and os.getppid() != parent.pid:  # it has ended before this was set
-            os._exit(1)
+    parent = multiprocessing.parent_process()
+    if parent is not None and multiprocessing.get_start_method() != "forkserver":
+        follow(parent.pid, signal.SIGKILL)
+
+
+def follow(parent: int | None, number: int) -> None:
+    """Get a signal when the parent process ends, or now if it has. Linux; elsewhere torch's watchdog ends workers."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PARENT_DEATH, int(number))
+        if os.getppid() != parent:
+            os.kill(os.getpid(), number)
 
 
 def results(loaded: DataLoader[Any]) -> Generator[Any, None, None]:

@@ -10,7 +10,7 @@ import signal
 import time
 from types import FrameType, TracebackType
 
-from ..data.workers import ASKED
+from ..data.workers import ASKED, follow
 
 LAUNCHER = "TRAINER_LAUNCHER"  # the number of the launcher's process, set for those that it starts
 TWICE_SECONDS = 2.0  # a launcher hands Ctrl-C on to processes that may have had it already: that is one, not two
@@ -24,10 +24,7 @@ class Stop:
     def __init__(self) -> None:
         self.has_signal = False
         self.first = 0.0
-        # torch's launcher starts its processes in sessions of their own: they outlive it when it is killed
-        is_launched = "TORCHELASTIC_RUN_ID" in os.environ
-        # ours has left its number, since it may be gone already by now
-        self.launcher = int(os.environ.get(LAUNCHER, os.getppid())) if is_launched else None
+        self.launcher = _launcher()
 
     @property
     def is_asked(self) -> bool:
@@ -49,3 +46,17 @@ class Stop:
             self.has_signal, self.first = True, time.monotonic()
         elif number == signal.SIGINT and time.monotonic() - self.first > TWICE_SECONDS:
             raise KeyboardInterrupt
+
+
+def follow_launcher() -> None:
+    """Get SIGTERM when the launcher ends (Linux): the processes of one that ends as it starts them wait for ever."""
+    if launcher := _launcher():
+        follow(launcher, signal.SIGTERM)
+
+
+def _launcher() -> int | None:
+    """The number of the process of torch's that has started this one."""
+    # it starts its processes in sessions of their own: they outlive it when it is killed
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return None
+    return int(os.environ.get(LAUNCHER, os.getppid()))  # ours has left its number, since it may be gone already by now

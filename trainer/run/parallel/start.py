@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...base.device import choose_device
 from ...settings.config import Config
+from ..stop import follow_launcher
 from .plain import Parallel
 from .zero import ZeroParallel
 
@@ -13,6 +14,7 @@ def start(config: Config) -> Parallel:
 
     Raises ValueError when the config asks for what this machine lacks.
     """
+    follow_launcher()  # from here on processes wait for each other
     if not config.run.parallel.startswith("zero"):
         return Parallel(config)
     if choose_device(config.run.device) == "mps":
