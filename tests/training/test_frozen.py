@@ -15,7 +15,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from ipadapter_core import encoder_square
 from tests.support import runs, tiny_models
-from trainer.base.encoder import load_encoder
+from trainer.base.encoder import build_visual, encoder_facts, load_encoder
 from trainer.base.frozen import Frozen
 from trainer.base.tokenizer import clip_tokenizer
 from trainer.data.batch import Batch
@@ -41,6 +41,12 @@ def test_transformers_folder_in_open_clip_gives_the_same_features(tmp_path: Path
     hidden = float((encoder(pixels, "penultimate") - wanted.hidden_states[-2]).abs().max())
     print(f"\nopen_clip and transformers: pooled {pooled:.1e}, penultimate {hidden:.1e}")
     assert max(pooled, hidden) <= BAR
+
+
+def test_an_encoder_is_built_without_weights_of_its_own() -> None:
+    """They would take seconds and gigabytes, and are replaced."""
+    visual = build_visual(encoder_facts("ViT-H-14/laion2b_s32b_b79k"))
+    assert all(weight.is_meta for weight in visual.parameters()) and not list(visual.buffers())
 
 
 def test_open_clip_file_and_preprocessing(tmp_path: Path) -> None:

@@ -122,17 +122,18 @@ def _named(architecture: str) -> Encoder | None:
 
 
 def build_visual(encoder: Encoder) -> VisionTransformer:
-    """open_clip's vision transformer of this kind, with random weights."""
-    return VisionTransformer(
-        image_size=encoder.image_size,
-        patch_size=encoder.patch_size,
-        width=encoder.width,
-        layers=encoder.depth,
-        heads=encoder.num_heads,
-        mlp_ratio=(encoder.mlp_width + 0.5) / encoder.width,  # the half keeps int(width * ratio) from rounding down
-        output_dim=encoder.feature_dim("pooled"),
-        act_layer=QuickGELU if encoder.activation == "quick_gelu" else nn.GELU,
-    )
+    """open_clip's vision transformer of this kind, without its weights: on the meta device it takes no memory."""
+    with torch.device("meta"):
+        return VisionTransformer(
+            image_size=encoder.image_size,
+            patch_size=encoder.patch_size,
+            width=encoder.width,
+            layers=encoder.depth,
+            heads=encoder.num_heads,
+            mlp_ratio=(encoder.mlp_width + 0.5) / encoder.width,  # the half keeps int(width * ratio) from rounding down
+            output_dim=encoder.feature_dim("pooled"),
+            act_layer=QuickGELU if encoder.activation == "quick_gelu" else nn.GELU,
+        )
 
 
 def _from_tag(name: str) -> VisionTransformer:
