@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor
 
 from ipadapter_core.files.whole import whole
-from trainer.evaluation import figures as figures_of
 from trainer.evaluation.figures import Figure
+from trainer.evaluation.figures import mean as mean_of
 
 from ..world.scenes import ATTRIBUTES
 
@@ -23,7 +23,7 @@ NAMES = (*ATTRIBUTES, "all five")
 
 def mean(values: Tensor) -> Figure:
     """Of values [N], one for each picture, with its bootstrap interval of 95 %."""
-    found = figures_of.mean(values.double(), RESAMPLES, COVERED)
+    found = mean_of(values.double(), RESAMPLES, COVERED)
     assert found is not None, "no picture, or none with a value"
     return found
 

@@ -23,7 +23,7 @@ import torch
 
 from tests.support import moments, runs
 from tests.support.kill_report import Done, Kill, Outcome, report
-from trainer.data.shards import SMALL as SHARD
+from trainer.data.shards import SMALL
 from trainer.run import checkpoint
 from trainer.settings.config import Config
 
@@ -80,7 +80,7 @@ def _configs(folder: Path, mode: str, kills: Sequence[Kill]) -> tuple[Config, Co
         data = {"workers": 1, "held_out": 4, "cache": str(folder / f"{name}-cache") if has_cache else ""}
         made = runs.tiny_config(folder, data=data, run=run | {"folder": str(folder / name)}, optimiser=optimiser)
         if has_cache and not (folder / f"{name}.toml").exists():  # a cache of several files
-            rows = [{"image_file": f"{number % 12}.png", "text": f"text {number}"} for number in range(3 * SHARD + 40)]
+            rows = [{"image_file": f"{number % 12}.png", "text": f"text {number}"} for number in range(3 * SMALL + 40)]
             (folder / "data" / "data.json").write_text(json.dumps(rows))
         runs.write_config(made, folder / f"{name}.toml")
         found.append(made)

@@ -15,6 +15,6 @@ def refusal(*words: str) -> Iterator[None]:
         yield
     message = str(error.value)
     print(f"\n{message}")
-    assert "\n" not in message and len(message) < 500
+    assert "\n" not in message and len(message) < 400
     for word in words:
         assert word in message

@@ -24,7 +24,7 @@ from ..data.record import Source, UnreadableError
 from ..data.report import write_report
 from ..data.sets import Sets
 from ..data.sources import open_source
-from ..data.workers import results, start_worker
+from ..data.workers import results
 from ..settings.config import Config, DataConfig
 from ..settings.load import PRESETS, load_config
 from .sheet import writable_picture, write_sheet
@@ -127,7 +127,6 @@ def _examine(source: Source, data: DataConfig) -> Iterable[Examined]:
         Examination(source, data),
         batch_size=None,
         num_workers=data.workers,
-        worker_init_fn=start_worker,
         sampler=range(len(source)),
     )
     yield from tqdm(results(loaded), desc="checking", unit="sample", leave=False, total=len(source), dynamic_ncols=True)

@@ -21,7 +21,7 @@ from ..data import order
 from ..data.batch import Item, Skipped, stacked
 from ..data.reader import PictureReader
 from ..data.shards import write_shard
-from ..data.workers import results, start_worker
+from ..data.workers import results
 
 FIRST = order.Draws(0.0, 0.0, 0.0, 0.0, 0.0, 0)  # nothing of a cached picture is drawn
 AHEAD = 2  # batches whose results are still on the device
@@ -76,7 +76,6 @@ def decoded(chunks: Chunks, keys: Sequence[Key], workers: int, device: torch.dev
         batch_size=None,
         sampler=keys,  # any sequence will do
         num_workers=workers,
-        worker_init_fn=start_worker,
         pin_memory=device.type == "cuda",
     )
     for chunk in results(loaded):

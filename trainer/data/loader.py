@@ -34,7 +34,7 @@ from .record import Reference, Source, UnreadableError
 from .report import SkipReport
 from .sets import repeats_of
 from .sources import open_source
-from .workers import results, start_worker
+from .workers import results
 
 logger = logging.getLogger(__name__)
 
@@ -197,7 +197,6 @@ class Loader:
             batch_sampler=keys,  # any iterable of lists of keys will do
             num_workers=self.config.data.workers,
             collate_fn=_collate,
-            worker_init_fn=start_worker,
             pin_memory=self.config.run.device in ("auto", "cuda") and torch.cuda.is_available(),
         )
         with closing(results(loaded)) as batches:

@@ -39,15 +39,14 @@ def follow(parent: int | None, number: int) -> None:
 
 
 def results(loaded: DataLoader[Any]) -> Generator[Any, None, None]:
-    """What a DataLoader loads; its workers end with it. Raises ValueError when one of them has ended before."""
+    """What a DataLoader loads, by workers of ours, which end with it. Raises ValueError when one has ended before."""
     batches = _started(loaded)
     try:
         yield from batches
     except (RuntimeError, OSError, EOFError) as error:
         found = str(error)  # "Caught ...": an error of a worker that lives
-        is_end = found.startswith("DataLoader worker") or not (
-            isinstance(error, RuntimeError) or found.startswith("Caught ")
-        )
+        is_torchs = isinstance(error, RuntimeError)
+        is_end = found.startswith("DataLoader worker") if is_torchs else not found.startswith("Caught ")
         if not loaded.num_workers or not is_end:
             raise
         raise ValueError(
@@ -62,6 +61,7 @@ def _started(loaded: DataLoader[Any]) -> Iterator[Any]:
     """A DataLoader's results. The end of a worker is met where one is asked for, not wherever a signal finds us."""
     number = getattr(signal, "SIGCHLD", None)
     before = signal.getsignal(number) if number else None
+    loaded.worker_init_fn = start_worker
     held = _set_mask("SIG_BLOCK")  # until a worker has set what it does with them, it would end by them
     try:
         batches = iter(loaded)  # sets a handler of torch's, which raises amid an optimiser's step as anywhere else

@@ -18,7 +18,6 @@ from tests.support import runs
 from tests.support.data_loading import LATENT, CountingReader, content, loader
 from trainer.__main__ import main
 from trainer.base.frozen import Frozen
-from trainer.commands import check, encoding
 from trainer.data import order
 from trainer.data.loader import open_loader
 from trainer.data.pictures import normalised
@@ -249,8 +248,7 @@ def test_a_worker_whose_training_ended_as_it_began_ends_too(tmp_path: Path, monk
 def test_the_end_of_a_worker_is_said_by_every_command(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    module = {"check": check, "cache": encoding}[command]
-    monkeypatch.setattr(module, "start_worker", lambda _: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr("trainer.data.workers.start_worker", lambda _: os.kill(os.getpid(), signal.SIGKILL))
     made = runs.tiny_config(tmp_path, data={"workers": 1, "cache": str(tmp_path / "cache")})
     assert main([command, str(runs.write_config(made, tmp_path / "run.toml"))]) == 1
     error = capsys.readouterr().err
